@@ -1,0 +1,48 @@
+# Every target makes its own virtual environment first; nothing but Python >= 3.11 and make is needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+RUN := runs/demo
+
+.PHONY: demo test parity lint clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.run  ## Prepare the embedded data set, train, evaluate, predict and draw on this machine's CPU.
+	$(BIN)/python -m swin_jax.train --config=experiments/shapes.py:classification --workdir=$(RUN)
+	$(BIN)/python -m swin_jax.evaluate --workdir=$(RUN)
+	$(BIN)/python -m swin_jax.predict --workdir=$(RUN)
+	@echo "Pictures and curves: $(RUN)/curves.png and $(RUN)/pictures/"
+
+test: $(VENV)/.test  ## All tests but the live comparison with PyTorch; needs no torch.
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --ignore=tests/parity
+
+parity: $(VENV)/.parity  ## The same weights in PyTorch implementations, compared live.
+	$(BIN)/python -m pytest tests/parity
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else \
+	  "swin_jax needs Python 3.11 to 3.13, $(PYTHON) is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.created requirements.txt
+	$(PIP) -r requirements.txt
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run requirements-test.txt
+	$(PIP) -r requirements-test.txt
+	@touch $@
+
+$(VENV)/.parity: $(VENV)/.test requirements-parity.txt
+	$(PIP) -r requirements-parity.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .cache .pytest_cache .ruff_cache
