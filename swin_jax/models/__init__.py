@@ -1,0 +1,1 @@
+"""Linen modules: pictures to logits, maps and boxes. `registry` makes them by their published names."""

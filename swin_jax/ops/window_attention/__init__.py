@@ -1,0 +1,96 @@
+"""Window attention: one entry point, several implementations that give the same numbers."""
+
+import difflib
+from collections.abc import Callable
+
+from jaxtyping import Array, Float, Key
+
+from swin_jax.ops.window_attention import xla
+
+IMPLEMENTATIONS: dict[str, Callable[..., Array]] = {"xla": xla.window_attention}
+
+
+def window_attention(
+    qkv: Float[Array, "batch height width channels3"],
+    bias: Float[Array, "heads tokens tokens"],
+    *,
+    window: int,
+    shift: int,
+    pad_qkv: Float[Array, " channels3"],
+    scale: float | Float[Array, " heads"],
+    normalize_qk: bool = False,
+    implementation: str = "auto",
+    dropout_rate: float = 0.0,
+    dropout_key: Key[Array, ""] | None = None,
+) -> Float[Array, "batch height width channels"]:
+    """Attention within (shifted) windows of a map in picture order; Swin (Liu et al., 2021) section 3.2, eq.
+    3-4.
+
+    Padding to whole windows, cyclic shift, partition, mask and their inverses all happen inside: what goes in
+    and what comes out is a map, row by row.
+
+    Args:
+      qkv: queries, keys and values of every token, channels `(q, k, v)`, each head-major. Any float type; the
+        products run in it, logits and softmax in float32.
+      bias: added to the logits `[head, query, key]`; `tokens = window**2`.
+      window: side of a window in tokens.
+      shift: cyclic shift in tokens, `0 <= shift < window`. With 0 nothing is masked; otherwise tokens that
+        were no neighbours before the shift get -100 added to their logit.
+      pad_qkv: query, key and value of the tokens that fill the map below and to the right up to whole
+        windows. They take part in attention as in the published dense code, where zeros are padded in before
+        the projection: pass the projection's bias.
+      scale: factor of the queries, one for all heads or one per head.
+      normalize_qk: divides queries and keys by their norm first (Swin V2's cosine attention).
+      implementation: "auto" or a name of `IMPLEMENTATIONS`.
+      dropout_rate: rate at which attention weights are dropped if `dropout_key` is given.
+      dropout_key: random key of that dropout; None switches it off.
+
+    Returns:
+      The attended values `[batch, height, width, channels]`, heads concatenated, in the type of `qkv`.
+
+    Raises:
+      ValueError: if shapes, window and shift do not fit together or the implementation has no such name.
+    """
+    _check(qkv, bias, window, shift, pad_qkv)
+    return _implementation(implementation)(
+        qkv,
+        bias,
+        window=window,
+        shift=shift,
+        pad_qkv=pad_qkv,
+        scale=scale,
+        normalize_qk=normalize_qk,
+        dropout_rate=dropout_rate,
+        dropout_key=dropout_key,
+    )
+
+
+def check_implementation(name: str) -> None:
+    """Raises ValueError, naming the nearest, if `name` is neither "auto" nor an implementation."""
+    known = ["auto", *IMPLEMENTATIONS]
+    if name not in known:
+        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        raise ValueError(
+            f"implementation must be one of {', '.join(known)}, got {name!r}; did you mean {nearest!r}?"
+        )
+
+
+def _implementation(name: str) -> Callable[..., Array]:
+    check_implementation(name)
+    return IMPLEMENTATIONS["xla" if name == "auto" else name]
+
+
+def _check(qkv: Array, bias: Array, window: int, shift: int, pad_qkv: Array) -> None:
+    heads, tokens, _ = bias.shape
+    if qkv.shape[-1] % (3 * heads):
+        raise ValueError(
+            f"qkv must have 3 * {heads} * n channels for a bias of {heads} heads, got {qkv.shape[-1]}"
+        )
+    if window < 1 or tokens != window * window or bias.shape[2] != tokens:
+        raise ValueError(
+            f"bias must be [heads, {window}**2, {window}**2] for window {window}, got {bias.shape}"
+        )
+    if not 0 <= shift < window:
+        raise ValueError(f"shift must be at least 0 and below the window {window}, got {shift}")
+    if pad_qkv.shape != qkv.shape[-1:]:
+        raise ValueError(f"pad_qkv must be one token of {qkv.shape[-1]} channels, got shape {pad_qkv.shape}")

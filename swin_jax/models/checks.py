@@ -1,0 +1,104 @@
+"""What a model's fields and inputs must be; each breach is one ValueError that names the field."""
+
+import difflib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from swin_jax.ops.window_attention import check_implementation
+
+if TYPE_CHECKING:
+    from swin_jax.models.swin import SwinTransformer
+
+WINDOW_POLICIES = ("classification", "dense")
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """The known name most like `name`."""
+    return difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+
+
+def check_choice(field: str, value: object, known: Sequence[str]) -> None:
+    """Raises ValueError, suggesting the nearest, unless `value` is one of `known`."""
+    if value not in known:
+        meant = nearest(str(value), known)
+        raise ValueError(f"{field} must be one of {', '.join(known)}, got {value!r}; did you mean {meant!r}?")
+
+
+def check_images(images: Array | np.ndarray) -> None:
+    """Raises ValueError unless `images` are float pictures `[B, H, W, 3]`."""
+    if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
+        raise ValueError(
+            f"images must be [batch, height, width, 3] with RGB channels last, got shape {images.shape}"
+        )
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(
+            f"images must be normalised floats, got {images.dtype}: subtract the mean, divide by the std"
+        )
+
+
+def check_swin(model: "SwinTransformer", remat_policies: Sequence[str]) -> None:
+    """Raises ValueError if a field of a `SwinTransformer` makes no sense or fields do not fit together."""
+    for field, least in (("embed_dim", 1), ("window_size", 1), ("patch_size", 1), ("num_classes", 0)):
+        _check_integer(field, getattr(model, field), least)
+    for field in ("depths", "num_heads"):
+        _check_integers(field, getattr(model, field), 1)
+    _check_integers("absolute_position_size", model.absolute_position_size, 1)
+    _check_stages(model)
+    for field in ("drop_path_rate", "drop_rate", "attn_drop_rate"):
+        _check_rate(field, getattr(model, field))
+    if not isinstance(model.mlp_ratio, int | float) or model.mlp_ratio <= 0:
+        raise ValueError(f"mlp_ratio must be a number above 0, got {model.mlp_ratio!r}")
+    check_choice("window_policy", model.window_policy, WINDOW_POLICIES)
+    if model.remat is not None:
+        check_choice("remat", model.remat, remat_policies)
+    check_implementation(model.implementation)
+
+
+def _check_integer(field: str, value: object, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{field} must be an integer of at least {least}, got {value!r}")
+
+
+def _check_integers(field: str, values: object, least: int) -> None:
+    if not isinstance(values, tuple) or not values:
+        raise ValueError(f"{field} must be a tuple of integers, got {values!r}")
+    for index, value in enumerate(values):
+        _check_integer(f"{field}[{index}]", value, least)
+
+
+def _check_rate(field: str, value: object) -> None:
+    if not isinstance(value, int | float) or not 0.0 <= value < 1.0:
+        raise ValueError(f"{field} must be a number of at least 0 and below 1, got {value!r}")
+
+
+def _check_stages(model: "SwinTransformer") -> None:
+    stages = len(model.depths)
+    if len(model.num_heads) != stages:
+        raise ValueError(
+            f"num_heads must have one entry per stage: depths {tuple(model.depths)} has {stages}, "
+            f"num_heads {tuple(model.num_heads)} has {len(model.num_heads)}"
+        )
+    for index, heads in enumerate(model.num_heads):
+        channels = model.embed_dim * 2**index
+        if channels % heads:
+            raise ValueError(
+                f"num_heads[{index}] must divide the {channels} channels of stage {index}, got {heads}"
+            )
+    if len(model.absolute_position_size) != 2:
+        raise ValueError(
+            f"absolute_position_size must be (height, width), got {model.absolute_position_size!r}"
+        )
+    if not isinstance(model.frozen_stages, int) or not -1 <= model.frozen_stages <= stages + 1:
+        raise ValueError(
+            f"frozen_stages must be an integer from -1 to {stages + 1}, got {model.frozen_stages!r}"
+        )
+    if model.out_indices is not None:
+        _check_integers("out_indices", model.out_indices, 0)
+        if list(model.out_indices) != sorted(set(model.out_indices)) or max(model.out_indices) >= stages:
+            raise ValueError(
+                f"out_indices must be ascending stages below {stages}, got {tuple(model.out_indices)}"
+            )

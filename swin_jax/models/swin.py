@@ -1,0 +1,358 @@
+"""Swin Transformer, version 1 (Liu et al., 2021, arXiv 2103.14030).
+
+Parameter paths, the public format whatever the execution:
+
+    patch_embed/proj/{kernel [p,p,3,C], bias}          patch_embed/norm/{scale, bias}
+    absolute_pos_embed [rows, columns, C]              (only with absolute_position_embedding)
+    stage{i}/block{j}/norm1/{scale, bias}              stage{i}/block{j}/norm2/{scale, bias}
+    stage{i}/block{j}/attn/qkv/{kernel [d,3d], bias}   stage{i}/block{j}/attn/proj/{kernel [d,d], bias}
+    stage{i}/block{j}/attn/relative_position_bias_table [(2w-1)^2, heads], float32
+    stage{i}/block{j}/mlp/fc1/{kernel [d,4d], bias}    stage{i}/block{j}/mlp/fc2/{kernel [4d,d], bias}
+    stage{i}/downsample/norm/{scale, bias}             stage{i}/downsample/reduction/kernel [4d,2d]
+    norm/{scale, bias}, head/{kernel, bias}            or, with features_only, norm{i}/{scale, bias}
+
+Random numbers while training come from one collection, "dropout".
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from swin_jax.models import checks
+from swin_jax.models.layers import (
+    Dense,
+    DropPath,
+    LayerNorm,
+    Mlp,
+    PatchEmbed,
+    PatchMerging,
+    TypedModule,
+    small_normal,
+)
+from swin_jax.ops.resize import resize_grid
+from swin_jax.ops.window_attention import window_attention
+from swin_jax.ops.windows import relative_position_bias
+
+Map = Float[Array, "batch height width channels"]
+Pyramid = tuple[Float[Array, "batch _ _ _"], ...]
+
+REMAT_POLICIES: dict[str, Callable[..., Any] | None] = {
+    "full": None,
+    "dots": jax.checkpoint_policies.dots_saveable,
+    "weight_dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+"""What a block keeps for its backward pass: nothing, all matrix products, or those with weights."""
+
+
+def window_and_shift(height: int, width: int, window: int, shifted: bool, policy: str) -> tuple[int, int]:
+    """The window and shift a block uses on a map of `height` x `width`; the published codes have two rules.
+
+    "classification": a map whose smaller side does not exceed the window gets a window of that side and no
+    shift, for both axes. "dense": always the configured window, always shifted in odd blocks.
+    """
+    if policy == "classification" and min(height, width) <= window:
+        return min(height, width), 0
+    return window, window // 2 if shifted else 0
+
+
+class WindowAttention(TypedModule):
+    """Multi-head self-attention within windows, with relative position bias (section 3.2, eq. 4)."""
+
+    num_heads: int
+    window_size: int
+    shifted: bool
+    window_policy: str = "classification"
+    qkv_bias: bool = True
+    attn_drop_rate: float = 0.0
+    drop_rate: float = 0.0
+    implementation: str = "auto"
+
+    @nn.compact
+    def __call__(self, x: Map, train: bool) -> Map:
+        _, height, width, channels = x.shape
+        window, shift = window_and_shift(height, width, self.window_size, self.shifted, self.window_policy)
+        projection = Dense(3 * channels, use_bias=self.qkv_bias, name="qkv", **self.types)
+        qkv = projection(x)
+        # What fills the map up to whole windows are zeros BEFORE the projection: their qkv is its bias.
+        padding = (
+            projection.variables["params"]["bias"] if self.qkv_bias else jnp.zeros(3 * channels, qkv.dtype)
+        )
+        drops = train and self.attn_drop_rate > 0.0
+        out = window_attention(
+            qkv,
+            relative_position_bias(self._table(), window, self.window_size),
+            window=window,
+            shift=shift,
+            pad_qkv=padding,
+            scale=(channels // self.num_heads) ** -0.5,
+            implementation=self.implementation,
+            dropout_rate=self.attn_drop_rate,
+            dropout_key=self.make_rng("dropout") if drops else None,
+        )
+        out = Dense(channels, name="proj", **self.types)(out)
+        return nn.Dropout(self.drop_rate, deterministic=not train)(out)
+
+    def _table(self) -> Float[Array, "offsets heads"]:
+        shape = ((2 * self.window_size - 1) ** 2, self.num_heads)
+        return self.param("relative_position_bias_table", small_normal, shape, jnp.float32)
+
+
+class SwinBlock(TypedModule):
+    """Two residual branches: window attention and MLP, each after a norm (section 3.1, figure 3b)."""
+
+    attention: Callable[..., nn.Module]
+    num_heads: int
+    shifted: bool
+    mlp_ratio: float = 4.0
+    drop_path_rate: float = 0.0
+    drop_rate: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: Map, train: bool) -> Map:
+        attention = self.attention(
+            num_heads=self.num_heads,
+            shifted=self.shifted,
+            drop_rate=self.drop_rate,
+            name="attn",
+            **self.types,
+        )
+        branch = attention(LayerNorm(name="norm1", **self.types)(x), train)
+        x = x + DropPath(self.drop_path_rate, name="drop_path1")(branch, train)
+        mlp = Mlp(int(x.shape[-1] * self.mlp_ratio), self.drop_rate, name="mlp", **self.types)
+        branch = mlp(LayerNorm(name="norm2", **self.types)(x), train)
+        return x + DropPath(self.drop_path_rate, name="drop_path2")(branch, train)
+
+
+class SwinStage(TypedModule):
+    """Blocks on maps of one size, plain and shifted in turn, then (all but the last stage) patch merging."""
+
+    block: Callable[..., nn.Module]
+    num_heads: int
+    drop_path_rates: Sequence[float]
+    downsample: bool
+    constrain: Callable[[Array], Array] | None = None
+
+    @nn.compact
+    def __call__(self, x: Map, train: bool) -> tuple[Map, Float[Array, "batch _ _ _"]]:
+        """Returns the stage's map, and what the next stage starts from."""
+        for index, rate in enumerate(self.drop_path_rates):
+            block = self.block(
+                num_heads=self.num_heads,
+                shifted=index % 2 == 1,
+                drop_path_rate=rate,
+                name=f"block{index}",
+                **self.types,
+            )
+            x = block(x, train)
+            if self.constrain is not None:
+                x = self.constrain(x)
+        if not self.downsample:
+            return x, x
+        return x, PatchMerging(2 * x.shape[-1], name="downsample", **self.types)(x)
+
+
+class SwinTransformer(TypedModule):
+    """Swin Transformer: normalised pictures `[B, H, W, 3]` of any size to logits or to maps at strides 4 to
+    32.
+
+    Attributes:
+      embed_dim: channels of the first stage; each further stage has twice as many.
+      depths: blocks per stage, any number of stages.
+      num_heads: attention heads per stage.
+      window_size: side of a window in tokens.
+      patch_size: side of a patch in pixels.
+      mlp_ratio: hidden channels of the MLP per channel.
+      num_classes: outputs of the head; 0 leaves the pooled features `[B, C]`.
+      drop_path_rate: stochastic depth of the last block; grows linearly from 0 at the first.
+      drop_rate: dropout after the position embedding, the attention projection and both MLP layers.
+      attn_drop_rate: dropout of attention weights.
+      qkv_bias: whether the qkv projection has a bias.
+      patch_norm: whether the patch embedding ends in a norm.
+      absolute_position_embedding: adds a learnt vector per patch, interpolated for other picture sizes.
+      absolute_position_size: (height, width) in pixels that the position embedding is made for.
+      window_policy: "classification" or "dense", see `window_and_shift`. Never changes the parameters.
+      features_only: return the maps of `out_indices`, each through its own norm, instead of logits.
+      out_indices: stages whose maps are returned; None means all.
+      frozen_stages: -1 trains everything; 0 freezes the patch embedding, 1 also the position embedding, k >=
+        2 also the stages 0 to k - 2. Frozen parts get no gradient and run as in evaluation; `frozen` tells
+        the optimizer.
+      remat: None, or a name of `REMAT_POLICIES`: recompute each block in the backward pass.
+      implementation: of `swin_jax.ops.window_attention`.
+      constrain: applied to the map after the embedding and every block: the place for a sharding constraint.
+      dtype: type of activations and matrix products; norms, softmax, bias tables and the head are float32.
+      param_dtype: type parameters are kept in.
+
+    Raises:
+      ValueError: when it is made, if a field makes no sense or fields do not fit together.
+    """
+
+    embed_dim: int = 96
+    depths: Sequence[int] = (2, 2, 6, 2)
+    num_heads: Sequence[int] = (3, 6, 12, 24)
+    window_size: int = 7
+    patch_size: int = 4
+    mlp_ratio: float = 4.0
+    num_classes: int = 1000
+    drop_path_rate: float = 0.0
+    drop_rate: float = 0.0
+    attn_drop_rate: float = 0.0
+    qkv_bias: bool = True
+    patch_norm: bool = True
+    absolute_position_embedding: bool = False
+    absolute_position_size: Sequence[int] = (224, 224)
+    window_policy: str = "classification"
+    features_only: bool = False
+    out_indices: Sequence[int] | None = None
+    frozen_stages: int = -1
+    remat: str | None = None
+    implementation: str = "auto"
+    constrain: Callable[[Array], Array] | None = None
+
+    def __post_init__(self) -> None:
+        # Lists, as configs hold them, would make the module unhashable.
+        for name in ("depths", "num_heads", "absolute_position_size", "out_indices"):
+            value = getattr(self, name)
+            if isinstance(value, list):
+                setattr(self, name, tuple(value))
+        checks.check_swin(self, tuple(REMAT_POLICIES))
+        super().__post_init__()
+
+    def setup(self) -> None:
+        self.patch_embed = PatchEmbed(self.embed_dim, self.patch_size, self.patch_norm, **self.types)
+        if self.absolute_position_embedding:
+            grid = tuple(-(-side // self.patch_size) for side in self.absolute_position_size)
+            shape = (*grid, self.embed_dim)
+            self.position = self.param("absolute_pos_embed", small_normal, shape, self.param_dtype)
+        self.position_dropout = nn.Dropout(self.drop_rate)
+        self.stages = [self._stage(index) for index in range(len(self.depths))]
+        if self.features_only:
+            self.norms = {index: LayerNorm(name=f"norm{index}", **self.types) for index in self._outputs}
+        else:
+            # Few numbers from here on: float32 costs nothing.
+            in_float32 = {**self.types, "dtype": jnp.float32}
+            self.norms = {len(self.depths) - 1: LayerNorm(name="norm", **in_float32)}
+            self.classifier = Dense(self.num_classes, name="head", **in_float32) if self.num_classes else None
+
+    def __call__(self, images: Array | np.ndarray, train: bool = False) -> Array | Pyramid:
+        """Logits `[B, num_classes]` float32, or with `features_only` a tuple of maps `[B, h, w, c]`.
+
+        Args:
+          images: normalised pictures `[B, H, W, 3]`, RGB, of any float type and any height and width.
+          train: switches dropout and drop path on; those with a rate above 0 draw from the rng "dropout".
+
+        Raises:
+          ValueError: if `images` are not float pictures with 3 channels.
+        """
+        maps = self.encode(self.embed(images), train)
+        return maps if self.features_only else self.head(maps[-1])
+
+    def embed(self, images: Array | np.ndarray) -> Map:
+        """Pictures to patch embeddings `[B, ceil(H/p), ceil(W/p), C]`, before any position embedding."""
+        checks.check_images(images)
+        tokens = self.patch_embed(jnp.asarray(images))
+        return jax.lax.stop_gradient(tokens) if self.frozen_stages >= 0 else tokens
+
+    def encode(self, tokens: Map, train: bool = False) -> Pyramid:
+        """Patch embeddings to normalised maps of `out_indices`; of the last stage alone in a classifier."""
+        x = self.position_dropout(
+            self._with_position(tokens), deterministic=not train or self.frozen_stages >= 2
+        )
+        x = x if self.constrain is None else self.constrain(x)
+        maps = []
+        for index, stage in enumerate(self.stages):
+            frozen = index <= self.frozen_stages - 2
+            out, x = stage(x, train and not frozen)
+            if frozen:
+                out, x = jax.lax.stop_gradient((out, x))
+            if index in self.norms:
+                maps.append(self.norms[index](out))
+        return tuple(maps)
+
+    def head(self, features: Map) -> Float[Array, "batch outputs"]:
+        """Mean over the map, then the classifier (or nothing if `num_classes` is 0), in float32."""
+        if self.features_only:
+            raise ValueError("a model made with features_only=True has no head")
+        pooled = features.astype(jnp.float32).mean(axis=(1, 2))
+        return pooled if self.classifier is None else self.classifier(pooled)
+
+    @property
+    def num_layers(self) -> int:
+        """Number of values of `layer_of`: the embedding, every block, the head."""
+        return sum(self.depths) + 2
+
+    @nn.nowrap
+    def layer_of(self, path: str) -> int:
+        """The depth of a parameter, for layer-wise learning rates (as published with SimMIM).
+
+        0: patch and position embedding (and a mask token); block j of stage i: the number of blocks before it
+          + 1;
+        the merging after stage i: that of the stage's last block; norms, head and what other tasks add:
+        `num_layers - 1`.
+        """
+        first, *rest = path.split("/")
+        if first in ("patch_embed", "absolute_pos_embed", "mask_token"):
+            return 0
+        stage = self._stage_of(first)
+        if stage is None:
+            return self.num_layers - 1
+        before = sum(self.depths[:stage])
+        if rest and rest[0].startswith("block"):
+            return before + int(rest[0].removeprefix("block")) + 1
+        return before + self.depths[stage]
+
+    @nn.nowrap
+    def frozen(self, path: str) -> bool:
+        """Whether `frozen_stages` holds the parameter: an optimizer must not decay it either."""
+        first = path.split("/")[0]
+        if first == "patch_embed":
+            return self.frozen_stages >= 0
+        if first == "absolute_pos_embed":
+            return self.frozen_stages >= 1
+        stage = self._stage_of(first)
+        return stage is not None and stage <= self.frozen_stages - 2
+
+    @nn.nowrap
+    def _stage_of(self, part: str) -> int | None:
+        number = part.removeprefix("stage")
+        return int(number) if part.startswith("stage") and number.isdigit() else None
+
+    @property
+    def _outputs(self) -> tuple[int, ...]:
+        return tuple(range(len(self.depths))) if self.out_indices is None else tuple(self.out_indices)
+
+    def _with_position(self, tokens: Map) -> Map:
+        if not self.absolute_position_embedding:
+            return tokens
+        position = resize_grid(self.position, tokens.shape[1], tokens.shape[2]).astype(tokens.dtype)
+        position = jax.lax.stop_gradient(position) if self.frozen_stages >= 1 else position
+        return tokens + position[None]
+
+    def _stage(self, index: int) -> SwinStage:
+        attention = functools.partial(
+            WindowAttention,
+            window_size=self.window_size,
+            window_policy=self.window_policy,
+            qkv_bias=self.qkv_bias,
+            attn_drop_rate=self.attn_drop_rate,
+            implementation=self.implementation,
+        )
+        block = SwinBlock
+        if self.remat is not None:
+            block = nn.remat(SwinBlock, policy=REMAT_POLICIES[self.remat], static_argnums=(2,))
+        rates = np.linspace(0.0, self.drop_path_rate, sum(self.depths))
+        start = sum(self.depths[:index])
+        return SwinStage(
+            functools.partial(block, attention=attention, mlp_ratio=self.mlp_ratio, drop_rate=self.drop_rate),
+            num_heads=self.num_heads[index],
+            drop_path_rates=tuple(float(rate) for rate in rates[start : start + self.depths[index]]),
+            downsample=index < len(self.depths) - 1,
+            constrain=self.constrain,
+            name=f"stage{index}",
+            **self.types,
+        )
