@@ -1,0 +1,130 @@
+"""Names what is on pictures, with a trained run.
+
+    python -m swin_jax.predict --workdir=runs/flowers photo.jpg holiday/ 'more/*.png'
+    python -m swin_jax.predict --workdir=runs/shapes --split=val --count=16 --json
+
+Takes files, directories (searched through) and globs, or pictures of the run's own data set. Prints the most
+probable classes of each as a table or, with --json, one object a line, and writes a contact sheet.
+"""
+
+import glob
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from swin_jax import cli
+from swin_jax.data.decode import UnreadablePicture
+from swin_jax.data.pipeline import eval_batches
+from swin_jax.data.sources import Source
+from swin_jax.data.sources.files import PICTURE_SUFFIXES, Files, Subset
+from swin_jax.experiment import eval_example, open_data
+from swin_jax.restore import Run, open_run
+from swin_jax.tasks import pictures
+from swin_jax.training.evaluator import make_predict_step
+from swin_jax.training.run_directory import RunDirectoryError, write_atomically
+from swin_jax.training.sharding import local_rows, put_batch
+
+WORKDIR = flags.DEFINE_string("workdir", "", "Run directory: a local path or URL.")
+CHECKPOINT = flags.DEFINE_string("checkpoint", "best", '"best", "newest" or a step.')
+TOP = flags.DEFINE_integer("top", 5, "How many classes to print for each picture.", lower_bound=1)
+JSON = flags.DEFINE_bool("json", False, "One JSON object a line instead of a table.")
+SHEET = flags.DEFINE_string("sheet", "", "Contact sheet to write; <workdir>/pictures/predict.png when empty.")
+SPLIT = flags.DEFINE_string("split", "", "Take pictures of this split of the run's data instead of files.")
+COUNT = flags.DEFINE_integer("count", 16, "How many pictures of the split.", lower_bound=1)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Pictures predicted at once.", lower_bound=1)
+PLATFORM = flags.DEFINE_string("platform", "", '"cpu", "gpu" or "tpu"; the default device kind when empty.')
+
+SHEET_PICTURES = 48
+
+
+def main(arguments: Sequence[str]) -> None:
+    with cli.one_sentence(ValueError, UnreadablePicture, RunDirectoryError):
+        paths = find_pictures(arguments[1:])
+        if not paths and not SPLIT.value:
+            raise ValueError("no pictures are named: give files, directories or globs, or --split=val")
+        if paths and SPLIT.value:
+            raise ValueError(f"both files and --split={SPLIT.value} are given; choose one")
+        run = open_run(WORKDIR.value, checkpoint=CHECKPOINT.value, platform=PLATFORM.value)
+        source = Files(paths) if paths else split_pictures(run, SPLIT.value, COUNT.value)
+        rows = list(predict(run, source))
+        sheet = SHEET.value or str(run.directory / "pictures" / "predict.png")
+        write_atomically(sheet, pictures.png(contact_sheet(rows[:SHEET_PICTURES])))
+    print_rows(rows)
+    cli.say(f"contact sheet: {sheet}")
+
+
+def find_pictures(arguments: Sequence[str]) -> list[str]:
+    """The files that the arguments mean, in their order, directories sorted by name.
+
+    Raises:
+        ValueError: an argument means no picture.
+    """
+    found: list[str] = []
+    for argument in arguments:
+        if os.path.isdir(argument):
+            inside = sorted(str(path) for path in Path(argument).rglob("*") if path.is_file())
+            matches = [path for path in inside if path.lower().endswith(PICTURE_SUFFIXES)]
+        elif os.path.exists(argument):
+            matches = [argument]
+        else:
+            matches = sorted(path for path in glob.glob(argument, recursive=True) if os.path.isfile(path))
+        if not matches:
+            raise ValueError(
+                f"{argument!r} is no picture, no directory with pictures and no glob that matches"
+            )
+        found += matches
+    return found
+
+
+def split_pictures(run: Run, split: str, count: int) -> Source:
+    """Pictures spread evenly over a split of the data the run was trained on."""
+    source = open_data(run.config, eval_split=split).evaluation
+    indices = np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int)
+    return Subset(source, tuple(indices.tolist()))
+
+
+def predict(run: Run, source: Source) -> Iterator[dict[str, Any]]:
+    """One row a picture: `name`, `image` as the model saw it, `top` [(class, probability), ...], `label` or None."""
+    params, model_state = run.load()
+    predict_step = make_predict_step(run.task, run.mesh)
+    size = -(-BATCH_SIZE.value // run.mesh.size) * run.mesh.size
+    for batch in eval_batches(source, eval_example(run.config), batch_size=size, threads=4):
+        fields = {name: batch[name] for name in run.task.batch_fields}
+        predictions = predict_step(params, model_state, put_batch(fields, run.mesh))
+        probabilities = np.exp(local_rows(predictions["log_probabilities"]))
+        for row in np.flatnonzero(batch["valid"]):
+            order = np.argsort(-probabilities[row], kind="stable")[: TOP.value]
+            label = int(batch["label"][row])
+            yield {
+                "name": source[int(batch["example_index"][row])]["name"],
+                "image": batch["image"][row],
+                "top": [(run.class_names[index], float(probabilities[row, index])) for index in order],
+                "label": run.class_names[label] if label >= 0 else None,
+            }
+
+
+def contact_sheet(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    captions = [f"{row['top'][0][0]} {row['top'][0][1]:.0%}\n{os.path.basename(row['name'])}" for row in rows]
+    known = all(row["label"] is not None for row in rows)
+    correct = [row["label"] == row["top"][0][0] for row in rows] if known else None
+    return pictures.contact_sheet(np.stack([row["image"] for row in rows]), captions, correct=correct)
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+    if JSON.value:
+        for row in rows:
+            top = [{"class": name, "probability": round(value, 6)} for name, value in row["top"]]
+            print(json.dumps({"name": row["name"], "label": row["label"], "top": top}))
+        return
+    width = max(len(row["name"]) for row in rows)
+    for row in rows:
+        print(f"{row['name']:<{width}}  " + "  ".join(f"{name} {value:.1%}" for name, value in row["top"]))
+
+
+if __name__ == "__main__":
+    cli.run(main, takes_arguments=True)

@@ -1,0 +1,106 @@
+"""A run directory opened for use: its config, its task and the parameters of one of its checkpoints."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from etils import epath
+from jax.sharding import Mesh
+
+from swin_jax.experiment import Config, from_dict, make_task
+from swin_jax.tasks.task import Task
+from swin_jax.training.checkpoint import Checkpoints
+from swin_jax.training.run_directory import read_config, write_atomically
+from swin_jax.training.sharding import make_mesh, select_devices, state_shardings
+
+CLASSES = "classes.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run at the checkpoint of `step`. `load` reads the parameters; nothing is read before."""
+
+    directory: epath.Path
+    config: Config
+    class_names: tuple[str, ...]
+    task: Task
+    mesh: Mesh
+    step: int
+    checkpoints: Checkpoints
+
+    def load(self) -> tuple[Any, Any]:
+        """`(params, model_state)`, replicated over the devices.
+
+        Raises:
+            ValueError: the checkpoint is of another model, or damaged.
+        """
+        params, model_state = jax.eval_shape(self.task.init, jax.random.key(0))
+        wanted = {
+            "params": (params, state_shardings(params, self.mesh)),
+            "model_state": (model_state, state_shardings(model_state, self.mesh)),
+        }
+        found = self.checkpoints.restore_items(self.step, wanted)
+        return found["params"], found["model_state"]
+
+
+def open_run(workdir: str, *, checkpoint: str = "best", platform: str = "") -> Run:
+    """Opens `workdir` at "best", "newest" or a given step, without its data.
+
+    Raises:
+        ValueError: it is no run directory, or has no such checkpoint.
+    """
+    if not workdir:
+        raise ValueError("--workdir is missing: name the directory of a run")
+    directory = epath.Path(workdir)
+    config = _config_of(directory)
+    checkpoints = Checkpoints(directory / "checkpoints", metric="top1", read_only=True)
+    step = choose_step(checkpoints, checkpoint)
+    class_names = read_classes(directory)
+    mesh = make_mesh(devices=select_devices(platform or None))
+    return Run(directory, config, class_names, make_task(config, class_names), mesh, step, checkpoints)
+
+
+def _config_of(directory: epath.Path) -> Config:
+    written = read_config(directory)
+    if written is None:
+        raise ValueError(f"{directory} is not a run directory: it has no config.json")
+    return from_dict({name: value for name, value in written.items() if name != "data_identity"})
+
+
+def write_classes(directory: epath.Path, class_names: tuple[str, ...]) -> None:
+    """Keeps the class names beside the config, so that a run predicts where its data are not."""
+    write_atomically(directory / CLASSES, json.dumps(class_names, indent=0).encode() + b"\n")
+
+
+def read_classes(directory: epath.Path) -> tuple[str, ...]:
+    path = directory / CLASSES
+    if not path.exists():
+        raise ValueError(
+            f"{path} is missing: it names the classes of the run; restore it from a copy of the run"
+        )
+    return tuple(json.loads(path.read_text()))
+
+
+def choose_step(checkpoints: Checkpoints, wanted: str) -> int:
+    steps = checkpoints.steps()
+    if not steps:
+        raise ValueError(f"there is no checkpoint in {checkpoints.directory}; train the run first")
+    if wanted == "newest":
+        return steps[-1]
+    if wanted == "best":
+        best = checkpoints.best_step()
+        return steps[-1] if best is None else best
+    if not wanted.isdigit() or int(wanted) not in steps:
+        raise ValueError(f"--checkpoint is {wanted!r}; choose best, newest or one of {steps}")
+    return int(wanted)
+
+
+def load_params(workdir: str, expected: Mapping[str, Any], shardings: Mapping[str, Any]) -> Any:
+    """The best parameters of another run, to begin a new one with; names and shapes must be `expected`'s."""
+    directory = epath.Path(workdir)
+    _config_of(directory)
+    checkpoints = Checkpoints(directory / "checkpoints", metric="top1", read_only=True)
+    step = choose_step(checkpoints, "best")
+    return checkpoints.restore_items(step, {"params": (expected, shardings)})["params"]

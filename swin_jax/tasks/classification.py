@@ -1,0 +1,179 @@
+"""Image classification: cross-entropy on device, top-1, top-5 and a confusion matrix on the host."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from swin_jax.ops.augment import flip_rows, normalise
+from swin_jax.ops.losses import smoothed_cross_entropy
+from swin_jax.tasks import pictures
+from swin_jax.tasks.task import Aux, Batch, Predictions, Terms
+
+SHEET_ROWS = 24  # pictures on a contact sheet
+
+
+class Classification:
+    """The task of naming each picture's class.
+
+    Args:
+        model: a classifier, images `[B, H, W, 3]` -> logits `[B, K]`.
+        image_size: (H, W) of a batch's pictures.
+        class_names: K names, in the order of the labels.
+        mean, std: of the normalisation, per channel, for pixels in 0..1.
+        label_smoothing: share of the target spread over all classes (paper, A2.1: 0.1).
+        flip: probability of a horizontal flip in training.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        image_size: tuple[int, int],
+        class_names: tuple[str, ...],
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+        label_smoothing: float = 0.0,
+        flip: float = 0.5,
+    ) -> None:
+        self.model = model
+        self.image_size = image_size
+        self.class_names = class_names
+        self.mean = mean
+        self.std = std
+        self.label_smoothing = label_smoothing
+        self.flip = flip
+        self.batch_fields = {
+            "image": ((*image_size, 3), "uint8"),
+            "label": ((), "int32"),
+            "example_index": ((), "uint32"),
+            "valid": ((), "bool"),
+        }
+
+    def init(self, key: jax.Array) -> tuple[Any, Any]:
+        images = jnp.zeros((1, *self.image_size, 3), jnp.float32)
+        return self.model.init(key, images, train=False)["params"], {}
+
+    def augment(self, batch: Batch, key: jax.Array) -> Batch:
+        return {**batch, "image": flip_rows(batch["image"], key, probability=self.flip)}
+
+    def loss(self, params: Any, model_state: Any, batch: Batch, key: jax.Array) -> tuple[Terms, Aux]:
+        logits = self._logits(params, batch, train=True, rngs={"dropout": key})
+        valid = batch["valid"].astype(jnp.float32)
+        losses = smoothed_cross_entropy(logits, batch["label"], smoothing=self.label_smoothing)
+        right = (jnp.argmax(logits, axis=-1) == batch["label"]).astype(jnp.float32)
+        count = jnp.sum(valid)
+        terms = {"cross_entropy": (jnp.sum(losses * valid), count)}
+        return terms, Aux({"train_top1": (jnp.sum(right * valid), count)}, model_state)
+
+    def views(self, batch: Batch) -> Iterable[Batch]:
+        return (batch,)
+
+    def predict(self, params: Any, model_state: Any, batch: Batch) -> Predictions:
+        """`log_probabilities` f32 [B, K]."""
+        return {"log_probabilities": jax.nn.log_softmax(self._logits(params, batch, train=False), axis=-1)}
+
+    def _logits(self, params: Any, batch: Batch, **options: Any) -> jax.Array:
+        images = normalise(batch["image"], self.mean, self.std)
+        return cast(jax.Array, self.model.apply({"params": params}, images, **options)).astype(jnp.float32)
+
+    def merge(self, predictions: Iterable[Predictions]) -> Predictions:
+        """Averages the probabilities of the views."""
+        views = [view["log_probabilities"] for view in predictions]
+        stacked = jnp.stack(views)
+        return {"log_probabilities": jax.nn.logsumexp(stacked, axis=0) - jnp.log(jnp.float32(len(views)))}
+
+    def scorer(self) -> "ClassificationScorer":
+        return ClassificationScorer(self.class_names)
+
+    def draw(
+        self, batch: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """A contact sheet of the batch's first pictures; wrong ones carry their true class too."""
+        rows = np.flatnonzero(batch["valid"])[:SHEET_ROWS]
+        log_probabilities = predictions["log_probabilities"][rows]
+        best = log_probabilities.argmax(axis=-1)
+        labels = batch["label"][rows]
+        captions = []
+        for row, (guess, label) in enumerate(zip(best, labels, strict=True)):
+            confidence = float(np.exp(log_probabilities[row, guess]))
+            caption = f"{self.class_names[guess]} {confidence:.0%}"
+            captions.append(caption if guess == label else f"{caption}\n(is {self.class_names[label]})")
+        sheet = pictures.contact_sheet(batch["image"][rows], captions, correct=(best == labels).tolist())
+        return {"predictions": sheet}
+
+
+class ClassificationScorer:
+    """One row per valid example: its index, label, guess, the label's rank and its loss.
+
+    Rows and not sums, so that hosts join by concatenation, 21,841 classes need no dense confusion matrix, and
+    whoever looks for the worst pictures finds them.
+    """
+
+    FIELDS = ("example_index", "label", "guess", "rank", "loss")
+
+    def __init__(self, class_names: tuple[str, ...]) -> None:
+        self.class_names = class_names
+        self.num_classes = len(class_names)
+        self._parts: dict[str, list[np.ndarray]] = {field: [] for field in self.FIELDS}
+
+    def add(self, batch: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray]) -> None:
+        valid = batch["valid"]
+        labels = batch["label"][valid]
+        log_probabilities = predictions["log_probabilities"][valid]
+        of_label = np.take_along_axis(log_probabilities, labels[:, None], axis=-1)
+        # Of equal scores the lower class index counts as ahead, as arg-max has it.
+        lower = np.arange(self.num_classes)[None, :] < labels[:, None]
+        ahead = (log_probabilities > of_label) | ((log_probabilities == of_label) & lower)
+        rows = {
+            "example_index": batch["example_index"][valid],
+            "label": labels,
+            "guess": log_probabilities.argmax(axis=-1),
+            "rank": ahead.sum(axis=-1),
+            "loss": -of_label[:, 0],
+        }
+        for field in self.FIELDS:
+            self._parts[field].append(rows[field])
+
+    def merge(self, other: "ClassificationScorer") -> None:
+        for field in self.FIELDS:
+            self._parts[field] += other._parts[field]
+
+    def rows(self, field: str) -> np.ndarray:
+        """One of `FIELDS` for all examples so far, in the order of `example_index`."""
+        order = np.argsort(self._joined("example_index"), kind="stable")
+        return self._joined(field)[order]
+
+    def _joined(self, field: str) -> np.ndarray:
+        return np.concatenate(self._parts[field]) if self._parts[field] else np.zeros((0,))
+
+    def confusion(self) -> np.ndarray:
+        """Counts int64 [true class, guessed class]."""
+        pairs = self.rows("label").astype(np.int64) * self.num_classes + self.rows("guess").astype(np.int64)
+        return np.bincount(pairs, minlength=self.num_classes**2).reshape(self.num_classes, self.num_classes)
+
+    def per_class(self) -> np.ndarray:
+        """Accuracy of each class, f64 [K]; NaN where there was no example."""
+        labels = self.rows("label").astype(np.int64)
+        seen = np.bincount(labels, minlength=self.num_classes)
+        right = np.bincount(labels[self.rows("rank") == 0], minlength=self.num_classes)
+        return np.divide(right, seen, out=np.full(self.num_classes, np.nan), where=seen > 0)
+
+    def result(self) -> dict[str, float]:
+        ranks = self.rows("rank")
+        if not len(ranks):
+            return {"examples": 0.0}
+        return {
+            "top1": float(np.mean(ranks == 0)),
+            "top5": float(np.mean(ranks < 5)),
+            "loss": float(np.mean(self.rows("loss"), dtype=np.float64)),
+            "mean_class_accuracy": float(np.nanmean(self.per_class())),
+            "examples": float(len(ranks)),
+        }
+
+    def draw(self) -> dict[str, np.ndarray]:
+        """The confusion matrix with the accuracy of each class."""
+        return {"confusion": pictures.confusion(self.confusion(), self.class_names)}

@@ -1,0 +1,70 @@
+"""What a task is: the only thing in which classification, segmentation and detection differ."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+Batch = Mapping[str, jax.Array]
+Predictions = Mapping[str, jax.Array]
+# A loss term or metric is a pair (numerator, denominator), both f32 scalars summed over rows: sums over
+# micro-batches and devices stay exact where means of means would not.
+Terms = dict[str, tuple[jax.Array, jax.Array]]
+
+
+class Aux(NamedTuple):
+    """What a loss returns besides its terms."""
+
+    metrics: Terms
+    model_state: Any
+
+
+class Scorer(Protocol):
+    """Counts on the host. One per evaluation and process; `merge` joins those of several processes."""
+
+    def add(self, batch: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray]) -> None: ...
+    def merge(self, other: Any) -> None: ...  # another one of the same kind
+    def result(self) -> dict[str, float]: ...
+    def draw(self) -> dict[str, np.ndarray]: ...  # name -> uint8 [H, W, 3]
+
+
+class Task(Protocol):
+    """Everything the training loop and the evaluator ask of a task."""
+
+    @property
+    def batch_fields(self) -> Mapping[str, tuple[tuple[int, ...], str]]:
+        """The fields it reads: name -> (shape of a row, dtype)."""
+        ...
+
+    def init(self, key: jax.Array) -> tuple[Any, Any]:
+        """Fresh `(params, model_state)`."""
+        ...
+
+    def augment(self, batch: Batch, key: jax.Array) -> Batch:
+        """On device, once per global batch and before it is cut into micro-batches: whatever mixes rows."""
+        ...
+
+    def loss(self, params: Any, model_state: Any, batch: Batch, key: jax.Array) -> tuple[Terms, Aux]:
+        """On device, in training mode."""
+        ...
+
+    def views(self, batch: Batch) -> Iterable[Batch]:
+        """The batches whose predictions are merged into one: test-time augmentation; plainly one view."""
+        ...
+
+    def predict(self, params: Any, model_state: Any, batch: Batch) -> Predictions:
+        """On device, in evaluation mode, fixed shapes."""
+        ...
+
+    def merge(self, predictions: Iterable[Predictions]) -> Predictions:
+        """The predictions of all views as one."""
+        ...
+
+    def scorer(self) -> Scorer: ...
+
+    def draw(
+        self, batch: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Pictures for a person: name -> uint8 [H, W, 3]."""
+        ...

@@ -1,0 +1,193 @@
+"""Trains an experiment, or resumes it exactly where it stopped.
+
+    python -m swin_jax.train --config=experiments/shapes.py:classification --workdir=runs/shapes
+    python -m swin_jax.train --config=experiments/own_images.py --config.data.root=/data/flowers \\
+        --config.total="50 epochs" --workdir=runs/flowers
+
+The run directory keeps config.json, checkpoints/, metrics.jsonl, TensorBoard events, curves.png and pictures/.
+The same command on an existing run directory goes on where the newest checkpoint is.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import optax
+from absl import flags
+from etils import epath
+from jax.sharding import Mesh
+from ml_collections import config_flags
+
+from swin_jax import cli, experiment
+from swin_jax.data.decode import UnreadablePicture
+from swin_jax.restore import load_params, write_classes
+from swin_jax.tasks.classification import Classification
+from swin_jax.training import loop, optimizer, preflight, run_directory, sharding
+from swin_jax.training.checkpoint import Checkpoints
+from swin_jax.training.evaluator import evaluate, make_predict_step, save_pictures
+from swin_jax.training.record import Record
+from swin_jax.training.run_directory import RunDirectoryError
+from swin_jax.training.schedules import Schedule
+from swin_jax.training.state import TrainState, abstract_state, create_state, make_train_step
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Experiment: a file, or file:variant.", lock_config=True
+)
+WORKDIR = flags.DEFINE_string("workdir", "", "Run directory: a local path or URL.")
+
+log = logging.getLogger(__name__)
+
+
+class Plan(NamedTuple):
+    """Everything about a run that is known, and has been checked, before a device works."""
+
+    config: experiment.Config
+    directory: epath.Path
+    data: experiment.Data
+    task: Classification
+    mesh: Mesh
+    steps: experiment.Durations
+
+
+def main(_: Sequence[str]) -> None:
+    with cli.one_sentence(ValueError, RunDirectoryError):
+        if CONFIG.value is None:
+            raise ValueError(
+                "--config is missing: name an experiment, e.g. experiments/shapes.py:classification"
+            )
+        plan = prepare(CONFIG.value, WORKDIR.value)
+    with cli.one_sentence(loop.NotFinite, UnreadablePicture, RunDirectoryError, OSError):
+        train(plan)
+
+
+def prepare(config: experiment.Config, workdir: str) -> Plan:
+    """Checks config, data, devices and run directory, cheapest first. Raises ValueError for what is wrong."""
+    experiment.make_task(config, ("any",))  # names and numbers of the model, before data are looked for
+    data = experiment.open_data(config)
+    devices = sharding.select_devices(config.mesh.platform or None)
+    mesh = sharding.make_mesh(fsdp=config.mesh.fsdp, devices=devices)
+    preflight.check_batch_size(
+        config.batch_size, devices=mesh.size, hosts=jax.process_count(), accumulation=config.accumulation
+    )
+    steps = experiment.durations(config, len(data.train))
+    experiment.learning_rate(config, len(data.train))
+    task = experiment.make_task(config, data.train.class_names, constrain=sharding.constrain_rows(mesh))
+    directory = preflight.check_workdir(workdir)
+    resolved = experiment.to_dict(config) | {"data_identity": data.identity}
+    run_directory.claim(directory, resolved, run_directory.library_versions(), free=experiment.FREE_FIELDS)
+    write_classes(directory, data.train.class_names)
+    return Plan(config, directory, data, task, mesh, steps)
+
+
+def train(plan: Plan) -> None:
+    """Trains from the newest checkpoint, or from the start, to the end or until a signal asks to stop."""
+    config, mesh, steps = plan.config, plan.mesh, plan.steps
+    schedule = experiment.learning_rate(config, len(plan.data.train))
+    transformation = make_transformation(plan, schedule)
+    abstract = abstract_state(plan.task, transformation, config.seed)
+    shardings = sharding.state_shardings(abstract, mesh, config.mesh.rules)
+    checkpoints = Checkpoints(
+        plan.directory / "checkpoints",
+        every=steps.checkpoint_every,
+        keep=config.keep_checkpoints,
+        metric="top1",
+    )
+    state = first_state(plan, transformation, checkpoints, abstract, shardings)
+    start = int(state.step)
+    if start >= steps.total:
+        print(f"{plan.directory} is finished: step {start} of {steps.total}. Next: {_next_command(plan)}")
+        return
+    train_step = make_train_step(
+        plan.task,
+        transformation,
+        mesh=mesh,
+        shardings=shardings,
+        seed=config.seed,
+        learning_rate=schedule,
+        accumulation=config.accumulation,
+    )
+    record = Record(
+        plan.directory,
+        start_step=start,
+        total_steps=steps.total,
+        batch_size=config.batch_size,
+        log_every=config.log_every,
+        writer=jax.process_index() == 0,
+        title=config.model.name,
+    )
+    with record, loop.StopOnSignal() as stop:
+        state = loop.run(
+            state,
+            train_step=train_step,
+            batches=plan.data.train_batches(start, jax.process_index(), jax.process_count()),
+            batch_fields=plan.task.batch_fields,
+            mesh=mesh,
+            total_steps=steps.total,
+            evaluate=make_evaluation(plan),
+            evaluate_every=steps.evaluate_every,
+            checkpoints=checkpoints,
+            recorder=record,
+            evidence=plan.directory / "not_finite",
+            max_not_finite=config.max_not_finite,
+            stop_asked=stop,
+        )
+        record.draw()
+    checkpoints.close()
+    step = int(state.step)
+    if step < steps.total:
+        print(f"stopped by {stop.asked} at step {step} of {steps.total}; the same command goes on from there")
+    else:
+        print(f"finished: step {step}, best step {checkpoints.best_step()}. Next: {_next_command(plan)}")
+
+
+def make_transformation(plan: Plan, schedule: Schedule) -> optax.GradientTransformationExtraArgs:
+    """The optimizer; its rule for each parameter goes to the log."""
+    params = jax.eval_shape(plan.task.init, jax.random.key(0))[0]
+    rules = experiment.optimizer_rules(plan.config, plan.task, params)
+    groups = optimizer.parameter_groups(params, optimizer.parameter_rules(params, **rules))
+    log.info("parameters by rule:\n%s", optimizer.groups_table(groups))
+    numbers = experiment.optimizer_numbers(plan.config)
+    return optimizer.make_optimizer(params, schedule=schedule, **numbers, **rules)
+
+
+def first_state(
+    plan: Plan,
+    transformation: optax.GradientTransformationExtraArgs,
+    checkpoints: Checkpoints,
+    abstract: TrainState,
+    shardings: TrainState,
+) -> TrainState:
+    """The newest checkpoint, else a fresh state, else one with the parameters of `init_from`."""
+    state = checkpoints.restore_newest(abstract, shardings)
+    if state is not None:
+        log.info("resuming at step %d of %d", int(state.step), plan.steps.total)
+        return state
+    state = create_state(plan.task, transformation, plan.config.seed, shardings)
+    if not plan.config.init_from:
+        return state
+    begin = load_params(plan.config.init_from, abstract.params, shardings.params)
+    return dataclasses.replace(state, params=begin)
+
+
+def make_evaluation(plan: Plan) -> Callable[[TrainState, int], Mapping[str, float]]:
+    """Scores a state on the evaluation split and leaves its pictures in the run directory."""
+    predict_step = make_predict_step(plan.task, plan.mesh)
+
+    def evaluation(state: TrainState, step: int) -> Mapping[str, float]:
+        batches = plan.data.eval_batches(jax.process_index(), jax.process_count(), plan.mesh.size)
+        found = evaluate(plan.task, predict_step, state.params, state.model_state, batches, plan.mesh)
+        if jax.process_index() == 0:
+            save_pictures(plan.directory / "pictures", plan.task, found)
+        return found.scorer.result()
+
+    return evaluation
+
+
+def _next_command(plan: Plan) -> str:
+    return f"python -m swin_jax.evaluate --workdir={plan.directory}"
+
+
+if __name__ == "__main__":
+    cli.run(main)
