@@ -61,7 +61,7 @@ def make_optimizer(
     frozen: Sequence[str] = (),
     layer_decay: Real | None = None,
     layer_of: Callable[[str], int] | None = None,
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     """Clip, then AdamW or SGD, with the rules of `parameter_rules`. All arithmetic and all state in f32.
 
     The clip bounds the global L2 norm of the gradients as they come (frozen parameters do not count). AdamW's
@@ -70,7 +70,7 @@ def make_optimizer(
 
     Args:
         params: parameters or their `ShapeDtypeStruct`s; only paths and shapes are read.
-        schedule: learning rate of each update; the transformation counts updates itself.
+        schedule: learning rate of each step; `update` takes the step as the keyword `step`.
         name: "adamw" or "sgd".
         weight_decay: for the parameters that are decayed.
         b1: AdamW's decay of the first moment.
@@ -244,32 +244,37 @@ def _mask(rules: dict[str, Rule], choose: Callable[[Rule], bool]) -> Callable[[A
     return lambda tree: jax.tree_util.tree_map_with_path(lambda path, _: choose(rules[path_name(path)]), tree)
 
 
-def _scale_by_learning_rates(schedule: Schedule, rules: dict[str, Rule]) -> optax.GradientTransformation:
-    """Multiplies each update by minus its parameter's learning rate; the state is the count of updates."""
+def _scale_by_learning_rates(
+    schedule: Schedule, rules: dict[str, Rule]
+) -> optax.GradientTransformationExtraArgs:
+    """Multiplies each update by minus its parameter's learning rate at `step`, the number of steps before it.
+
+    The step is the run's, not a count of updates: a skipped update does not shift the schedule.
+    """
     factors = {rule.lr_scale for rule in rules.values() if not rule.frozen}
     schedules = {factor: schedule.scaled(factor) for factor in factors}
 
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, optax.ScaleByScheduleState]:
-        rates = {factor: schedules[factor](state.count) for factor in schedules}
+    def update(updates: Any, state: Any, params: Any = None, *, step: jax.Array, **_: Any) -> tuple[Any, Any]:
+        rates = {factor: schedules[factor](step) for factor in schedules}
 
         def scale(path: tuple[Any, ...], value: jax.Array) -> jax.Array:
             return -rates[rules[path_name(path)].lr_scale] * value
 
-        scaled = jax.tree_util.tree_map_with_path(scale, updates)
-        return scaled, optax.ScaleByScheduleState(count=optax.safe_increment(state.count))
+        return jax.tree_util.tree_map_with_path(scale, updates), state
 
-    return optax.GradientTransformation(
-        lambda params: optax.ScaleByScheduleState(count=jnp.zeros((), jnp.int32)), update
-    )
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
-def _in_float32(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+def _in_float32(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
     """Runs `inner` on f32 copies, so that its state is f32 for parameters and gradients of any type."""
+    extended = optax.with_extra_args_support(inner)
 
     def cast(tree: Any) -> Any:
         return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree)
 
-    return optax.GradientTransformation(
-        lambda params: inner.init(cast(params)),
-        lambda updates, state, params=None: inner.update(cast(updates), state, cast(params)),
+    return optax.GradientTransformationExtraArgs(
+        lambda params: extended.init(cast(params)),
+        lambda updates, state, params=None, **extra: extended.update(
+            cast(updates), state, cast(params), **extra
+        ),
     )

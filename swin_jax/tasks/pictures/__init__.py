@@ -1,0 +1,23 @@
+"""The pictures a person looks at: curves, confusion, class bars, contact sheets. The only place that draws.
+
+Every function returns uint8 `[H, W, 3]`; `png` makes a file of it. Nothing here touches matplotlib's global
+state, so pictures may be drawn from any thread and next to anyone else's figures.
+"""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from swin_jax.tasks.pictures.classes import class_bars, confusion
+from swin_jax.tasks.pictures.run_curves import CLASSIFICATION_PANELS, Panel, curves
+from swin_jax.tasks.pictures.sheets import contact_sheet
+
+__all__ = ["CLASSIFICATION_PANELS", "Panel", "class_bars", "confusion", "contact_sheet", "curves", "png"]
+
+
+def png(picture: np.ndarray) -> bytes:
+    """A PNG file of uint8 `[H, W, 3]`."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
