@@ -254,8 +254,10 @@ def _scale_by_learning_rates(
     factors = {rule.lr_scale for rule in rules.values() if not rule.frozen}
     schedules = {factor: schedule.scaled(factor) for factor in factors}
 
-    def update(updates: Any, state: Any, params: Any = None, *, step: jax.Array, **_: Any) -> tuple[Any, Any]:
-        rates = {factor: schedules[factor](step) for factor in schedules}
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        if "step" not in extra:
+            raise TypeError("update needs the keyword step, the number of steps before this one")
+        rates = {factor: schedules[factor](extra["step"]) for factor in schedules}
 
         def scale(path: tuple[Any, ...], value: jax.Array) -> jax.Array:
             return -rates[rules[path_name(path)].lr_scale] * value

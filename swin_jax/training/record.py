@@ -144,8 +144,6 @@ class Record:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None:
-            self.draw()
         self.close()
 
     def _write(self, step: int, scalars: Mapping[str, float]) -> None:

@@ -48,16 +48,16 @@ def flat(values):
 
 
 def run(optimizer, params, gradients):
-    """The parameters after an update with each of `gradients`."""
+    """The parameters and the state after an update with each of `gradients`, at steps 0, 1, ..."""
     state = jax.jit(optimizer.init)(params)
 
     @jax.jit
-    def step(params, state, gradient):
-        updates, state = optimizer.update(gradient, state, params)
+    def advance(params, state, gradient, step):
+        updates, state = optimizer.update(gradient, state, params, step=step)
         return optax.apply_updates(params, updates), state
 
-    for gradient in gradients:
-        params, state = step(params, state, gradient)
+    for step, gradient in enumerate(gradients):
+        params, state = advance(params, state, gradient, step)
     return params, state
 
 
@@ -172,6 +172,20 @@ def test_layer_decay_scales_the_peak_only():
         assert first == pytest.approx(0.01, rel=1e-3), "the warm-up's start is not scaled"
         assert third == pytest.approx(0.1 * factor, rel=1e-3)
     np.testing.assert_array_equal(moved[3]["head/kernel"], reference[3]["head/kernel"])
+
+
+@pytest.mark.parametrize("frozen", [(), ("^head",)])
+def test_the_rate_is_that_of_the_step_handed_over(frozen):
+    # Not that of a count of updates: a step that was skipped must not shift the schedule.
+    params, gradient = tree(0), tree(1)
+    optimizer = make_optimizer(params, schedule=SCHEDULE, weight_decay=0.0, frozen=frozen)
+    state = optimizer.init(params)
+    # AdamW's first update without decay is the rate times the gradient's sign: 0.01 at step 0, 0.1 at step 2.
+    for step, expected in ((0, 0.01), (2, 0.1)):
+        updates, _ = optimizer.update(gradient, state, params, step=jnp.int32(step))
+        np.testing.assert_allclose(np.abs(updates["stage"]["norm1"]["scale"]), expected, rtol=1e-4)
+    with pytest.raises(TypeError, match="keyword step"):
+        optimizer.update(gradient, state, params)
 
 
 def test_shapes_are_enough_to_build_it():
