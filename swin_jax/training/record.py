@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from struct import pack
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 from etils import epath
@@ -35,6 +35,15 @@ CURVES = "curves.png"
 # What a progress line shows of a step's values, in this order and short.
 SHOWN = {"loss": ("loss", ".4g"), "learning_rate": ("lr", ".3g")}
 GIB = 2**30
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """Where progress is shown: a terminal, a file, or what stands for one."""
+
+    def write(self, text: str, /) -> Any: ...
+    def flush(self) -> None: ...
+    def isatty(self) -> bool: ...
 
 
 class Record:
@@ -67,7 +76,7 @@ class Record:
         writer: bool = True,
         title: str = "",
         terminal: bool | None = None,
-        stream: TextIO | None = None,
+        stream: Stream | None = None,
     ) -> None:
         self._workdir = epath.Path(workdir)
         self._total = total_steps
@@ -80,7 +89,7 @@ class Record:
         rewind_metrics(workdir, start_step)
         self._metrics = GrowingFile(self._workdir / METRICS, keep=True)
         self._events = EventFile(self._workdir, start_step)
-        self._stream = sys.stderr if stream is None else stream
+        self._stream: Stream = sys.stderr if stream is None else stream
         terminal = self._stream.isatty() if terminal is None else terminal
         self._bar = _bar(start_step, total_steps, self._stream) if terminal else None
 
@@ -167,7 +176,6 @@ class Clock:
         self._last = time.perf_counter()
         self._seconds = self._waited = 0.0  # of the steps since the last line
         self._steps = 0
-        self._paused = False
 
     def tick(self, step: int, data_wait: float) -> None:
         now = time.perf_counter()
@@ -244,7 +252,7 @@ def progress_line(step: int, total: int, values: Mapping[str, float], eta: float
     return "  ".join(parts)
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float | int) -> str:
     """ "42 s", "3 min 05 s", "2 h 07 min"."""
     whole = round(seconds)
     if whole < 60:
@@ -265,6 +273,6 @@ def memory() -> dict[str, float]:
     return {"host_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB}
 
 
-def _bar(start: int, total: int, stream: TextIO) -> tqdm:
+def _bar(start: int, total: int, stream: Stream) -> tqdm:
     form = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} {postfix}"
     return tqdm(total=total, initial=start, file=stream, dynamic_ncols=True, bar_format=form)

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from swin_jax.models.registry import create_model
 from swin_jax.training.optimizer import (
     NO_DECAY_CLASSIFICATION,
     NO_DECAY_DENSE,
@@ -264,3 +265,29 @@ def test_norms_are_float32_and_named():
 def test_bad_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         make_optimizer(tree(0), schedule=SCHEDULE, **options)
+
+
+def test_swin_tiny_by_the_published_rule():
+    model = create_model("swin_tiny_patch4_window7_224")
+    params = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 224, 224, 3)), train=False))
+    params = params["params"]
+    groups = {group.name: group for group in parameter_groups(params, parameter_rules(params))}
+    # By hand: per block qkv, projection and two layers of the MLP, 12 C^2 weights; per merging 4C -> 2C.
+    stages = [(96, 2), (192, 2), (384, 6), (768, 2)]
+    weights = 4 * 4 * 3 * 96 + 768 * 1000
+    weights += sum(depth * 12 * c**2 for c, depth in stages) + sum(8 * c**2 for c, _ in stages[:3])
+    assert (groups["decay"].tensors, groups["decay"].values) == (1 + 1 + 4 * 12 + 3, weights)
+    # Per block two norms, four biases and the table; per merging one norm; embedding, last norm and head.
+    spared = sum(depth * (4 * c + 9 * c + 13**2 * c // 32) for c, depth in stages)
+    spared += sum(8 * c for c, _ in stages[:3]) + 3 * 96 + 2 * 768 + 1000
+    assert (groups["no decay"].tensors, groups["no decay"].values) == (12 * 9 + 3 * 2 + 3 + 2 + 1, spared)
+    assert weights + spared == 28_288_354
+    # The dense rule decays the biases too: only norms and tables are exempt.
+    dense = parameter_rules(params, no_decay=NO_DECAY_DENSE, no_decay_1d=False)
+    dense_groups = {group.name: group.tensors for group in parameter_groups(params, dense)}
+    assert dense_groups == {"no decay": 12 * 5 + 3 * 2 + 2 + 2, "decay": 173 - 70}
+    # Layer-wise rates: embedding, 12 blocks, head.
+    layered = parameter_rules(params, layer_decay=0.8, layer_of=model.layer_of)
+    assert {round(math.log(rule.lr_scale, 0.8)) for rule in layered.values()} == set(range(14))
+    assert layered["head/kernel"].lr_scale == 1
+    assert layered["patch_embed/proj/kernel"].lr_scale == pytest.approx(0.8**13)

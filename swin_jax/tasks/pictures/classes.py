@@ -70,14 +70,15 @@ def class_bars(
         raise ValueError(f"class_bars got values {values.shape} for {len(class_names)} class names")
     places = list(range(len(values)))
     order = np.argsort(np.where(np.isnan(values), np.inf, values), kind="stable")
-    if len(order) > most:
-        known = order[: np.count_nonzero(~np.isnan(values))]
+    known = order[: np.count_nonzero(~np.isnan(values))]
+    if len(known) > most:
         ends = known[: most // 2], known[-(most - most // 2) :]
         order = np.concatenate(ends)
         # An empty line stands for the classes between.
         places = [*range(len(ends[0])), *range(len(ends[0]) + 1, len(order) + 1)]
         title = f"{title}: the {most // 2} lowest and {most - most // 2} highest of {len(values)} classes"
-    figure = new_figure(width=7, height=1.3 + 0.24 * len(order), title=title)
+    order, places = order[:most], places[:most]
+    figure = new_figure(width=7.0, height=1.3 + 0.24 * len(order), title=title)
     axes = add_axes(figure, 1, 1, 1)
     _bars(axes, values[order], [str(class_names[index]) for index in order], places)
     axes.set_xlabel(label, fontsize=8.5, color=FAINT)
