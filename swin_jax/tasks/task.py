@@ -1,7 +1,7 @@
 """What a task is: the only thing in which classification, segmentation and detection differ."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -20,6 +20,7 @@ class Aux(NamedTuple):
     model_state: Any
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """Counts on the host. One per evaluation and process; `merge` joins those of several processes."""
 
@@ -29,6 +30,7 @@ class Scorer(Protocol):
     def draw(self) -> dict[str, np.ndarray]: ...  # name -> uint8 [H, W, 3]
 
 
+@runtime_checkable
 class Task(Protocol):
     """Everything the training loop and the evaluator ask of a task."""
 

@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -29,6 +29,7 @@ class NotFinite(RuntimeError):
     """Loss or gradient of a step was not a finite number; the evidence is on disk."""
 
 
+@runtime_checkable
 class Recorder(Protocol):
     """What the loop tells the record of a run."""
 

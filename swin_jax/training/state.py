@@ -6,7 +6,7 @@ is drawn for the whole global batch, so neither the number of devices nor a rest
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +20,12 @@ from swin_jax.training.sharding import batch_sharding, replicated
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """All that a checkpoint holds. No iterator, no random state: both follow from the step."""
+    """All that a checkpoint holds. No iterator, no random state: both follow from the step.
 
-    step: jax.Array  # int32 [], the number of steps taken
+    Also the shape of a tree of its `ShapeDtypeStruct`s or shardings.
+    """
+
+    step: Any  # int32 [], the number of steps taken
     params: Any
     model_state: Any  # what the model carries besides parameters, e.g. batch statistics; {} for Swin
     opt_state: Any
@@ -48,6 +51,7 @@ def _create(task: Task, optimizer: optax.GradientTransformationExtraArgs, seed: 
 Batch = Mapping[str, jax.Array]
 
 
+@runtime_checkable
 class TrainStep(Protocol):
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]: ...
 
