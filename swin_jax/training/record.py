@@ -9,7 +9,7 @@ import resource
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from struct import pack
 from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
@@ -57,6 +57,7 @@ class Record:
         log_every: a line for each so many steps, and for the last one.
         writer: whether this process writes; False makes everything a no-op (all processes but the first).
         title: over the curves.
+        panels: what the curves show.
         terminal: a progress bar rather than lines; None asks `stream`.
         stream: where progress goes.
 
@@ -75,6 +76,7 @@ class Record:
         log_every: int = 50,
         writer: bool = True,
         title: str = "",
+        panels: Sequence[pictures.Panel] = pictures.CLASSIFICATION_PANELS,
         terminal: bool | None = None,
         stream: Stream | None = None,
     ) -> None:
@@ -83,6 +85,7 @@ class Record:
         self._log_every = log_every
         self._writer = writer
         self._title = title
+        self._panels = panels
         self._clock = Clock(start_step, batch_size)
         if not writer:
             return
@@ -137,7 +140,7 @@ class Record:
         """Writes curves.png from all lines so far."""
         if self._writer:
             self._metrics.flush()
-            picture = pictures.curves(read_metrics(self._workdir), title=self._title)
+            picture = pictures.curves(read_metrics(self._workdir), title=self._title, panels=self._panels)
             write_atomically(self._workdir / CURVES, pictures.png(picture))
 
     def close(self) -> None:

@@ -45,8 +45,7 @@ def explaining(action: str, path: epath.PathLike) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
         raise RunDirectoryError(
-            f"cannot {action} {os.fspath(path)}: {reason}; free or repair that place and run the same "
-            "command again: it resumes from the last checkpoint"
+            f"cannot {action} {os.fspath(path)}: {reason}; free or repair that place and run the command again"
         ) from error
 
 

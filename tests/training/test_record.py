@@ -228,6 +228,34 @@ def test_clock_leaves_out_compilation_and_evaluation(monkeypatch):
     assert clock.eta(30) == pytest.approx(38 / 3 * 6)
 
 
+def test_evaluations_do_not_slow_the_recorded_speed(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    with open_record(tmp_path, log_every=1) as record:
+        for step in (1, 2, 3):
+            now[0] += 2
+            record.train(step, {}, data_wait=1.0)
+            now[0] += 50
+            record.evaluation(step, {"top1": 0.5})
+    speeds = [line for line in values(tmp_path, "images_per_second", "data_wait") if line[1]]
+    assert speeds == [(2, 4.0, 0.5), (3, 4.0, 0.5)]
+
+
+def test_curves_are_drawn_from_lines_that_a_store_has_not_got_yet(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_directory, "is_remote", lambda path: True)
+    drawn = []
+    curves = record_module.pictures.curves
+    monkeypatch.setattr(
+        record_module.pictures,
+        "curves",
+        lambda lines, **options: drawn.append(lines) or curves(lines, **options),
+    )
+    with open_record(tmp_path) as record:
+        train(record, 1, 10)
+        record.draw()
+    assert [line["step"] for line in drawn[0]] == [2, 4, 6, 8, 10]
+
+
 def test_progress_line_and_durations():
     line = progress_line(
         1200,
@@ -276,13 +304,19 @@ def test_a_file_in_the_directorys_place(tmp_path):
 FULL_DISK = """
 import io, resource, sys
 from swin_jax.training.record import Record
-from swin_jax.training.run_directory import RunDirectoryError, write_atomically
+from swin_jax.training.run_directory import GrowingFile, RunDirectoryError, write_atomically
 workdir, limit = sys.argv[1], int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
     record = Record(workdir, start_step=6, total_steps=100, batch_size=8, log_every=1, stream=io.StringIO())
     for step in range(7, 101):
         record.train(step, {"loss": 0.5}, data_wait=0.0)
+except RunDirectoryError as error:
+    print(error)
+grows = GrowingFile(workdir + "/grows", keep=False)
+try:
+    while True:
+        grows.append(b"0123456789")
 except RunDirectoryError as error:
     print(error)
 try:
@@ -297,19 +331,21 @@ def test_a_full_disk_is_one_sentence_and_loses_no_line(tmp_path):
         train(record, 1, 6)
     before = (tmp_path / "metrics.jsonl").read_bytes()
     (tmp_path / "big").write_bytes(b"old")
-    limit = len(before) + 700
+    limit = len(before) + 703
     code = textwrap.dedent(FULL_DISK)
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path), str(limit)], capture_output=True, text=True, check=True
     )
     assert done.stderr == ""
     sentences = done.stdout.splitlines()
-    assert len(sentences) == 2
+    assert len(sentences) == 3
     assert all("cannot write" in sentence and str(tmp_path) in sentence for sentence in sentences)
     after = (tmp_path / "metrics.jsonl").read_bytes()
     assert after.startswith(before)
     assert len(after) > len(before), "lines that fitted are kept"
     assert after.endswith(b"}\n"), "no half line is left"
+    # What still fitted of the last piece was taken back.
+    assert (tmp_path / "grows").read_bytes() == b"0123456789" * (limit // 10)
     assert (tmp_path / "big").read_bytes() == b"old"
     assert not list(tmp_path.glob(".*")), "no partial file is left"
     # The run directory can be resumed as it is.

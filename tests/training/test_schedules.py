@@ -123,6 +123,32 @@ def test_published_imagenet_recipe():
     assert drop == pytest.approx(0.989, abs=5e-4)
 
 
+# Base values per 512, batch and epochs of the released configs -> the rates at their batch.
+RECIPES = {
+    "22K pre-training": ((1.25e-4, 1.25e-7, 1.25e-6), 4096, 90, 5, (1e-3, 1e-6, 1e-5)),
+    "22K to 1K": ((2e-5, 2e-8, 2e-7), 1024, 30, 5, (4e-5, 4e-8, 4e-7)),
+    "SimMIM fine-tuning": ((1.25e-3, 2.5e-7, 2.5e-7), 2048, 100, 20, (5e-3, 1e-6, 1e-6)),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_published_recipes(name):
+    (base, base_start, base_end), batch, epochs, warmup_epochs, (peak, start, end) = RECIPES[name]
+    durations = {"batch_size": batch, "num_examples": 1_281_167}
+    total, warmup = (resolve_steps(epochs=n, **durations) for n in (epochs, warmup_epochs))
+    schedule = make_schedule(
+        peak=scale_lr(base, batch),
+        warmup_start=scale_lr(base_start, batch),
+        end=scale_lr(base_end, batch),
+        total_steps=total,
+        warmup_steps=warmup,
+    )
+    assert float(schedule(0)) == pytest.approx(start, rel=1e-5)
+    assert float(schedule(warmup)) == pytest.approx(peak, rel=1e-5)
+    assert float(schedule(total)) == pytest.approx(end, rel=1e-5)
+    assert max(float(schedule(step)) for step in range(0, total, total // 50)) <= peak * (1 + 1e-6)
+
+
 def test_reference_offset_repeats_the_first_rate():
     options = {"peak": PEAK, "total_steps": TOTAL, "warmup_steps": WARMUP, "warmup_start": START}
     plain, late = make_schedule(**options), make_schedule(**options, reference_offset=True)
