@@ -51,7 +51,9 @@ def losses(devices: int, fsdp: int = 1, accumulation: int = 1, steps: int = 20) 
     mesh = make_mesh(fsdp=fsdp, devices=jax.devices()[:devices])
     task = micro_task(mesh)
     schedule = make_schedule("constant", peak=1e-3, total_steps=100)
-    optimizer = make_optimizer(jax.eval_shape(task.init, jax.random.key(0))[0], schedule=schedule, clip_norm=5.0)
+    optimizer = make_optimizer(
+        jax.eval_shape(task.init, jax.random.key(0))[0], schedule=schedule, clip_norm=5.0
+    )
     shardings = state_shardings(abstract_state(task, optimizer, 0), mesh)
     state = create_state(task, optimizer, 0, shardings)
     step = make_train_step(
