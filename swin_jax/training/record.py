@@ -44,6 +44,7 @@ class Stream(Protocol):
     def write(self, text: str, /) -> Any: ...
     def flush(self) -> None: ...
     def isatty(self) -> bool: ...
+    def fileno(self) -> int: ...
 
 
 class Record:
@@ -127,7 +128,10 @@ class Record:
         if not self._writer:
             return
         self._write(step, {f"eval/{name}": value for name, value in scalars.items()})
-        self.note(f"step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in scalars.items()))
+        self.note(
+            f"evaluation after step {step}: "
+            + ", ".join(f"{name} {value:.4g}" for name, value in scalars.items())
+        )
         self.draw()
         self._clock.pause()
 
@@ -243,12 +247,15 @@ def progress_line(step: int, total: int, values: Mapping[str, float], eta: float
     """One line for a person: "step 1200/3000 (40%)  loss 0.61  lr 0.0008  530 images/s ..."."""
     parts = [f"step {step}/{total} ({step / max(total, 1):.0%})"]
     parts += [f"{short} {values[name]:{form}}" for name, (short, form) in SHOWN.items() if name in values]
+    # The most wanted first: a narrow terminal cuts the rest.
     if "images_per_second" in values:
-        parts.append(f"{values['images_per_second']:.3g} images/s")
-        parts.append(f"{values['step_seconds']:.3g} s/step")
-        parts.append(f"data wait {values['data_wait']:.0%}")
+        speed = values["images_per_second"]
+        parts.append(f"{speed:,.0f} images/s" if speed >= 100 else f"{speed:.3g} images/s")
     if eta is not None:
         parts.append(f"ETA {duration(eta)}")
+    if "images_per_second" in values:
+        parts.append(f"data wait {values['data_wait']:.0%}")
+        parts.append(f"{values['step_seconds']:.3g} s/step")
     parts += [
         f"{name.split('_')[0]} memory {values[name]:.1f} GiB" for name in values if name.endswith("_gib")
     ]
@@ -277,5 +284,18 @@ def memory() -> dict[str, float]:
 
 
 def _bar(start: int, total: int, stream: Stream) -> tqdm:
-    form = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} {postfix}"
-    return tqdm(total=total, initial=start, file=stream, dynamic_ncols=True, bar_format=form)
+    try:
+        known = all(os.get_terminal_size(stream.fileno()))
+    except OSError:
+        known = False
+    # Some terminals do not know their size; without one, tqdm would show nothing there.
+    size = None if known else 120
+    return tqdm(
+        total=total,
+        initial=start,
+        file=stream,
+        bar_format="{percentage:3.0f}% |{bar:10}| {n_fmt}/{total_fmt}{postfix}",
+        dynamic_ncols=known,
+        ncols=size,
+        nrows=size,
+    )

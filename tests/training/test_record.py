@@ -177,7 +177,7 @@ def test_evaluation_draws_the_curves(tmp_path):
     assert values(tmp_path, "eval/top1", "eval/loss")[-1] == (4, 0.5, 1.25)
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.size[0] > 800
-    assert "step 4: top1 0.5, loss 1.25" in stream.getvalue()
+    assert "evaluation after step 4: top1 0.5, loss 1.25" in stream.getvalue()
 
 
 def test_plain_lines_where_there_is_no_terminal(tmp_path):
@@ -264,7 +264,7 @@ def test_progress_line_and_durations():
         9725.0,
     )
     assert line == (
-        "step 1200/3000 (40%)  loss 0.6123  531 images/s  0.24 s/step  data wait 3%  ETA 2 h 42 min"
+        "step 1200/3000 (40%)  loss 0.6123  531 images/s  ETA 2 h 42 min  data wait 3%  0.24 s/step"
     )
     assert [duration(s) for s in (0, 59.4, 59.6, 185, 3599.7, 7620)] == [
         "0 s",
