@@ -80,7 +80,8 @@ def class_bars(
     order, places = order[:most], places[:most]
     figure = new_figure(width=7.0, height=1.3 + 0.24 * len(order), title=title)
     axes = add_axes(figure, 1, 1, 1)
-    _bars(axes, values[order], [str(class_names[index]) for index in order], places)
+    labels = _labels(class_names)
+    _bars(axes, values[order], [labels[index] for index in order], places)
     axes.set_xlabel(label, fontsize=8.5, color=FAINT)
     return pixels(figure)
 
@@ -89,7 +90,7 @@ def _named_confusion(
     matrix: np.ndarray, shares: np.ndarray, class_names: Sequence[str], title: str
 ) -> np.ndarray:
     count = len(class_names)
-    names = [printable(shortened(name)) for name in class_names]
+    names = _labels(class_names)
     cell = 0.52 if count <= 12 else 0.4 if count <= NUMBERED_CLASSES else 0.24
     side = max(3.2, cell * count)
     figure = new_figure(width=side + 5.4, height=side + 2.2, title=title)
@@ -210,10 +211,18 @@ def _bars(axes: Axes, values: np.ndarray, names: Sequence[str] | None, places: S
     axes.set_xlim(0, 1.18)
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"])
     if names is not None:
-        axes.set_yticks(places, [printable(shortened(name)) for name in names], parse_math=False)
+        axes.set_yticks(places, names, parse_math=False)
         axes.set_ylim(places[-1] + 0.6, -0.6)
     axes.grid(True, axis="x", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
+
+
+def _labels(names: Sequence[str]) -> list[str]:
+    """The names short enough to stand beside a picture; numbered where shortening made several the same."""
+    short = [printable(shortened(name)) for name in names]
+    if len(set(short)) == len(short):
+        return short
+    return [f"{index} {printable(shortened(name))}" for index, name in enumerate(names)]
 
 
 def _block_maximum(values: np.ndarray, most: int) -> np.ndarray:
