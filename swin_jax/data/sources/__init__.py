@@ -1,0 +1,37 @@
+"""Data sets by name."""
+
+from swin_jax.data.sources.base import Record, Source
+
+__all__ = ["KINDS", "Record", "Source", "open_source"]
+
+KINDS = ("shapes/easy", "shapes/hard", "folder", "tfds:<name>")
+
+
+def open_source(kind: str, split: str, *, root: str | None = None) -> Source:
+    """The examples of one split.
+
+    Args:
+      kind: "shapes/easy" or "shapes/hard" (drawn on first use); "folder"; "tfds:<name>", with config and version as
+        tfds writes them: "tfds:imagenet2012", "tfds:imagenet_resized/64x64:0.1.0".
+      split: its name, e.g. "train" or "val"; for a folder the folder's name.
+      root: directory or zip of a folder; tfds data directory of the others (None: the usual place).
+
+    Raises:
+      ValueError: kind or split is unknown, or the data are missing or not as expected.
+    """
+    # Imported where needed: tfds takes a second.
+    if kind == "folder":
+        from swin_jax.data.sources.folder import Folder
+
+        if not root:
+            raise ValueError("a folder of pictures needs its root: a directory or zip with train/<class>/*")
+        return Folder(root, split)
+    if kind.startswith("shapes/"):
+        from swin_jax.data.sources.shapes import open_shapes
+
+        return open_shapes(kind.removeprefix("shapes/"), split, root=root)
+    if kind.startswith("tfds:"):
+        from swin_jax.data.sources.tfds_source import open_tfds
+
+        return open_tfds(kind.removeprefix("tfds:"), split, root=root)
+    raise ValueError(f"the data source {kind!r} is unknown; known: {', '.join(KINDS)}")

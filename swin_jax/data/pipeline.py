@@ -1,0 +1,165 @@
+"""Batches of a source: which rows, drawn how, read by whom.
+
+Row `r` of global batch `t` is the same example with the same draws whatever the number of hosts, worker processes
+and threads: both follow from the seed and the global position alone (`plan`). Host `h` of `n` reads the rows
+`[h B/n, (h+1) B/n)` of every batch. Work is handed out in chunks of rows; Grain reads them ahead and hands them back
+in order, and they are joined into batches afterwards.
+"""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from swin_jax.data import reading
+from swin_jax.data.decode import UnreadablePicture
+from swin_jax.data.examples import Example
+from swin_jax.data.plan import plan
+from swin_jax.data.rows import EvalRows, TrainRows
+from swin_jax.data.sources.base import Source
+
+__all__ = ["eval_batches", "plan", "row_fields", "train_batches"]
+
+log = logging.getLogger(__name__)
+
+Batch = dict[str, np.ndarray]
+"""Field name -> array whose first axis is this host's rows."""
+
+
+def train_batches(
+    source: Source,
+    example: Example,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    host: int = 0,
+    hosts: int = 1,
+    workers: int = 0,
+    threads: int = 2,
+    max_unreadable: int = 0,
+) -> Iterator[Batch]:
+    """This host's rows of the global batches from `start_step` on, without end.
+
+    Besides the example's own fields: `example_index` uint32, `valid` bool (all True), and `replaced` bool: the row
+    stands in for a picture that could not be read.
+
+    Args:
+      source: the examples.
+      example: makes a row of a record.
+      batch_size: rows of the global batch, a multiple of `hosts`.
+      seed: of the order and of all draws.
+      start_step: of the first batch; nothing before it is read.
+      host: this host's number, below `hosts`.
+      hosts: their number.
+      workers: processes that read and decode; 0 reads in this process.
+      threads: that read and decode, in each of the processes that do.
+      max_unreadable: how many different pictures may prove unreadable in this process. Each is logged and its row
+        filled by another example, drawn from the seed and the row's position.
+
+    Raises:
+      ValueError: an argument does not fit, at once.
+      UnreadablePicture: from `next`, for the first unreadable picture beyond `max_unreadable`.
+    """
+    _check(source, batch_size, hosts=hosts, host=host, workers=workers, threads=threads)
+    if seed < 0 or start_step < 0 or max_unreadable < 0:
+        raise ValueError(
+            f"seed {seed}, start_step {start_step} and max_unreadable {max_unreadable} must not be negative"
+        )
+    rows = TrainRows(
+        source=source,
+        example=example,
+        batch_size=batch_size,
+        first_row=host * (batch_size // hosts),
+        num_rows=batch_size // hosts,
+        seed=seed,
+        start_step=start_step,
+        replace=max_unreadable > 0,
+    )
+    return _train_batches(rows, workers=workers, threads=threads, max_unreadable=max_unreadable)
+
+
+def _train_batches(rows: TrainRows, *, workers: int, threads: int, max_unreadable: int) -> Iterator[Batch]:
+    seen: set[str] = set()
+    for batch, unreadable in reading.batches(rows, workers=workers, threads=threads):
+        for picture in unreadable:
+            if picture.name in seen:
+                continue
+            seen.add(picture.name)
+            error = UnreadablePicture(picture.name, picture.reason)
+            if len(seen) > max_unreadable:
+                raise _too_many(error, len(seen)) if max_unreadable else error
+            log.warning("%s; replaced (%d of at most %d)", error, len(seen), max_unreadable)
+        yield batch
+
+
+def _too_many(error: UnreadablePicture, count: int) -> UnreadablePicture:
+    return UnreadablePicture(
+        error.name, f"{error.reason}; it is unreadable picture {count}, allowed are {count - 1}"
+    )
+
+
+def eval_batches(
+    source: Source,
+    example: Example,
+    *,
+    batch_size: int,
+    host: int = 0,
+    hosts: int = 1,
+    workers: int = 0,
+    threads: int = 2,
+) -> Iterator[Batch]:
+    """This host's rows of a pass over all examples, in order, each exactly once.
+
+    Every host gets the same number of batches. The last global batch is padded with rows of zeros whose `valid` is
+    False. Arguments, fields and errors as `train_batches`, without `replaced`; any unreadable picture is an error.
+    """
+    _check(source, batch_size, hosts=hosts, host=host, workers=workers, threads=threads)
+    rows = EvalRows(
+        source=source,
+        example=example,
+        batch_size=batch_size,
+        first_row=host * (batch_size // hosts),
+        num_rows=batch_size // hosts,
+    )
+    return _eval_batches(rows, workers=workers, threads=threads)
+
+
+def _eval_batches(rows: EvalRows, *, workers: int, threads: int) -> Iterator[Batch]:
+    for batch, unreadable in reading.batches(rows, workers=workers, threads=threads):
+        for picture in unreadable:
+            raise UnreadablePicture(picture.name, picture.reason)
+        yield batch
+
+
+def row_fields(source: Source, example: Example) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and dtype of every field of one row that `example` makes of the first readable record of `source`.
+
+    Raises:
+      UnreadablePicture: none of the first records can be read.
+    """
+    error = None
+    for index in range(min(len(source), 8)):
+        try:
+            row = example(source[index], np.random.default_rng(0))
+        except UnreadablePicture as unreadable:
+            error = unreadable
+            continue
+        return {name: (value.shape, value.dtype.name) for name, value in row.items()}
+    raise error or ValueError("the source has no examples")
+
+
+def _check(source: Source, batch_size: int, **counts: Any) -> None:
+    if not len(source):
+        raise ValueError("the source has no examples")
+    if batch_size < 1 or counts["hosts"] < 1 or batch_size % counts["hosts"]:
+        raise ValueError(
+            f"batch_size {batch_size} is not a positive multiple of the number of hosts {counts['hosts']}"
+        )
+    if not 0 <= counts["host"] < counts["hosts"]:
+        raise ValueError(f"host is {counts['host']}; it must be from 0 to {counts['hosts'] - 1}")
+    if counts["workers"] < 0 or counts["threads"] < 1:
+        raise ValueError(
+            f"workers is {counts['workers']} and threads {counts['threads']}; give workers >= 0 and threads >= 1"
+        )

@@ -1,0 +1,71 @@
+"""Which example stands where: pure functions of (seed, global position).
+
+Every epoch is a new permutation of the data set; epochs follow one another without a gap, so that a batch may hold
+the end of one and the start of the next and no example is dropped. The position of row `r` of batch `t` is
+`t * batch_size + r`. A permutation is computed entry by entry (a Feistel network), so any step of a data set of any
+size is reached at once and in no memory.
+"""
+
+import numpy as np
+
+ROUNDS = 6
+SHUFFLE, DRAWS, REPLACEMENT = range(3)
+"""What a random stream is for; part of its key."""
+
+
+def plan(seed: int, step: int, batch_size: int, num_examples: int) -> np.ndarray:
+    """Example indices of global batch `step`, int64 [batch_size]."""
+    start = step * batch_size
+    return examples_at(seed, np.arange(start, start + batch_size, dtype=np.int64), num_examples)
+
+
+def examples_at(seed: int, positions: np.ndarray, num_examples: int) -> np.ndarray:
+    """Example indices at global positions (int64, any shape)."""
+    epochs, inside = np.divmod(positions, num_examples)
+    found = np.empty_like(inside)
+    for epoch in np.unique(epochs):
+        here = epochs == epoch
+        found[here] = permuted(
+            inside[here], num_examples, np.random.Philox(key=_key(seed, SHUFFLE, int(epoch)))
+        )
+    return found
+
+
+def permuted(indices: np.ndarray, size: int, bits: np.random.Philox) -> np.ndarray:
+    """Where a permutation of range(size), drawn from `bits`, sends `indices` (int64 in [0, size)).
+
+    A Feistel network permutes the smallest range of 4**k numbers that holds `size`; whoever lands outside `size`
+    walks on until inside, which keeps it a permutation.
+    """
+    half = max(int(size - 1).bit_length() + 1, 2) // 2
+    keys = bits.random_raw(ROUNDS).astype(np.uint64)
+    result = indices.astype(np.uint64)
+    outside = np.ones(result.shape, bool)
+    while outside.any():
+        result[outside] = _feistel(result[outside], half, keys)
+        outside = result >= size
+    return result.astype(np.int64)
+
+
+def _feistel(numbers: np.ndarray, half: int, keys: np.ndarray) -> np.ndarray:
+    shift, mask = np.uint64(half), np.uint64((1 << half) - 1)
+    left, right = numbers >> shift, numbers & mask
+    for key in keys:
+        left, right = right, left ^ (_mix(right ^ key) & mask)
+    return (left << shift) | right
+
+
+def _mix(numbers: np.ndarray) -> np.ndarray:
+    """The finaliser of SplitMix64 (Steele et al., 2014): every bit of the input turns half of the output's."""
+    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return numbers ^ (numbers >> np.uint64(31))
+
+
+def generator(seed: int, purpose: int, position: int) -> np.random.Generator:
+    """The random stream of one row: independent between positions, purposes and seeds."""
+    return np.random.Generator(np.random.Philox(key=_key(seed, purpose, position)))
+
+
+def _key(seed: int, purpose: int, number: int) -> np.ndarray:
+    return np.array([seed % 2**64, (number << 2 | purpose) % 2**64], np.uint64)

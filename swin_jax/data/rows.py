@@ -1,0 +1,140 @@
+"""The rows of one host's batches, any of them computed on its own: picklable, for worker threads and processes."""
+
+import dataclasses
+import sys
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from swin_jax.data import plan
+from swin_jax.data.decode import UnreadablePicture
+from swin_jax.data.examples import Example, Row
+from swin_jax.data.sources.base import Source
+
+REPLACEMENTS = 100  # draws of a replacement before giving up
+
+
+class Unreadable(NamedTuple):
+    """Why a picture could not be read. Travels as data: an exception would come wrapped in a worker's trace."""
+
+    name: str
+    reason: str
+
+
+class Chunk(NamedTuple):
+    """Consecutive rows of a batch, and what was unreadable among the pictures tried for them.
+
+    `fields` (first axis: the rows) is empty where a row could not be made.
+    """
+
+    fields: dict[str, np.ndarray]
+    unreadable: list[Unreadable]
+
+
+class Rows(Protocol):
+    """What `reading.batches` reads."""
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of this host in a batch."""
+        ...
+
+    @property
+    def num_batches(self) -> int: ...
+
+    def chunk(self, batch: int, start: int, stop: int) -> Chunk:
+        """Rows `start` to `stop` of this host's part of a batch."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainRows:
+    """Rows of the plan. See `pipeline.train_batches`.
+
+    Attributes:
+      first_row: of this host in a global batch of `batch_size`.
+      num_rows: of this host.
+      replace: whether another example takes the place of an unreadable one.
+    """
+
+    source: Source
+    example: Example
+    batch_size: int
+    first_row: int
+    num_rows: int
+    seed: int
+    start_step: int
+    replace: bool
+
+    @property
+    def num_batches(self) -> int:
+        return sys.maxsize // (2 * self.num_rows)  # without end, as far as a machine word goes
+
+    def chunk(self, batch: int, start: int, stop: int) -> Chunk:
+        first = (self.start_step + batch) * self.batch_size + self.first_row
+        positions = np.arange(first + start, first + stop)
+        rows: list[Row] = []
+        unreadable: list[Unreadable] = []
+        indices = plan.examples_at(self.seed, positions, len(self.source))
+        for position, index in zip(positions.tolist(), indices.tolist(), strict=True):
+            row = self._row(position, index, unreadable)
+            if row is None:
+                return Chunk({}, unreadable)
+            rows.append(row)
+        return Chunk(_stack(rows), unreadable)
+
+    def _row(self, position: int, index: int, unreadable: list[Unreadable]) -> Row | None:
+        planned = index
+        candidates = plan.generator(self.seed, plan.REPLACEMENT, position)
+        for _ in range(1 + REPLACEMENTS * self.replace):
+            try:
+                row = self.example(self.source[index], plan.generator(self.seed, plan.DRAWS, position))
+            except UnreadablePicture as error:
+                unreadable.append(Unreadable(error.name, error.reason))
+                index = int(candidates.integers(len(self.source)))
+                continue
+            return _marked(row, index, valid=True) | {"replaced": np.asarray(index != planned)}
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalRows:
+    """All examples in order, then padding. See `pipeline.eval_batches`; attributes as `TrainRows`."""
+
+    source: Source
+    example: Example
+    batch_size: int
+    first_row: int
+    num_rows: int
+
+    @property
+    def num_batches(self) -> int:
+        return -(-len(self.source) // self.batch_size)
+
+    def chunk(self, batch: int, start: int, stop: int) -> Chunk:
+        first = batch * self.batch_size + self.first_row
+        indices = range(first + start, first + stop)
+        rows: list[Row] = []
+        for index in indices:
+            valid = index < len(self.source)
+            if not valid and rows and not rows[-1]["valid"]:
+                rows.append(rows[-1])
+                continue
+            # A padding row gets its shapes from some example.
+            index = index if valid else len(self.source) - 1
+            try:
+                row = self.example(self.source[index], plan.generator(0, plan.DRAWS, index))
+            except UnreadablePicture as error:
+                return Chunk({}, [Unreadable(error.name, error.reason)])
+            if not valid:
+                row = {name: np.zeros_like(value) for name, value in row.items()}
+            rows.append(_marked(row, index if valid else 0, valid=valid))
+        return Chunk(_stack(rows), [])
+
+
+def _marked(row: Row, index: int, *, valid: bool) -> Row:
+    return row | {"example_index": np.asarray(index, np.uint32), "valid": np.asarray(valid)}
+
+
+def _stack(rows: list[Row]) -> dict[str, np.ndarray]:
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}

@@ -1,0 +1,142 @@
+"""Pictures sorted into one folder per class: a directory or a zip of `<split>/<class>/**/*`."""
+
+import logging
+import os
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from swin_jax.data.sources.archive import ZipFiles, below, open_zip
+from swin_jax.data.sources.base import Record
+from swin_jax.data.sources.files import PICTURE_SUFFIXES, read_file
+
+log = logging.getLogger(__name__)
+
+TRAIN = "train"
+Listing = dict[str, list[str]]
+"""class name -> paths of its pictures below the class folder, sorted."""
+
+
+class Folder:
+    """The pictures of one split.
+
+    Classes are the folders of the training split sorted by name, whatever the split: a label means the same
+    everywhere. Pictures may lie in folders below their class; hidden files and files that are no pictures by their
+    suffix are left out.
+    """
+
+    def __init__(self, root: str, split: str):
+        """
+        Args:
+          root: a directory, or the path of a zip, with one folder per split.
+          split: name of the split's folder, e.g. "train", "val" or "test".
+
+        Raises:
+          ValueError: root, split or pictures are missing, or the split has a class that the training split lacks.
+        """
+        if not os.path.exists(root):
+            raise ValueError(
+                f"the data root {root!r} does not exist; give a directory or zip with {TRAIN}/<class>/*"
+            )
+        entries = None if os.path.isdir(root) else open_zip(root)
+        listing = _list(root, split, entries)
+        classes = sorted(listing if split == TRAIN else _list(root, TRAIN, entries))
+        _check_classes(root, split, listing, classes)
+        counts = [len(listing.get(name, ())) for name in classes]
+        paths = [f"{split}/{name}/{path}" for name in classes for path in listing.get(name, ())]
+        self._root, self._split = root, split
+        self.class_names = tuple(classes)
+        self._labels = np.repeat(np.arange(len(classes), dtype=np.int32), counts)
+        self._paths = Strings(paths)
+        self._zip = None if entries is None else ZipFiles(root, [entries[path] for path in paths])
+
+    @property
+    def identity(self) -> str:
+        name = os.path.basename(os.path.abspath(self._root))
+        return f"folder:{name}:{self._split}:{len(self.class_names)} classes:{len(self)}"
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> Record:
+        name = os.path.join(self._root, self._paths[index])
+        image = read_file(name) if self._zip is None else self._zip.read(index, name)
+        return {"image": image, "label": int(self._labels[index]), "name": name}
+
+
+class Strings:
+    """A sequence of texts in two arrays: a list of millions would be copied page by page into every worker."""
+
+    def __init__(self, texts: Iterable[str]):
+        encoded = [os.fsencode(text) for text in texts]
+        self._ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
+        self._bytes = np.frombuffer(b"".join(encoded), np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, index: int) -> str:
+        index = range(len(self))[index]
+        start = self._ends[index - 1] if index else 0
+        return os.fsdecode(self._bytes[start : self._ends[index]].tobytes())
+
+
+def _list(root: str, split: str, entries: dict[str, zipfile.ZipInfo] | None) -> Listing:
+    listing = _group(_walk(os.path.join(root, split)) if entries is None else below(entries, split))
+    if not listing:
+        if entries is None:
+            found = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+        else:
+            found = sorted({name.split("/")[0] for name in entries if "/" in name})
+        seen = (
+            f"found the folders {', '.join(found[:5])}{', ...' * (len(found) > 5)}" if found else "found none"
+        )
+        raise ValueError(
+            f"{root} has no class folders in {split}/: expected {split}/<class>/<pictures>, {seen}"
+        )
+    if not any(listing.values()):
+        raise ValueError(
+            f"{root} has no pictures in the class folders of {split}/: expected files ending in "
+            f"{', '.join(PICTURE_SUFFIXES)}"
+        )
+    return listing
+
+
+def _walk(directory: str) -> Iterator[str]:
+    """Relative paths with "/" of all files below a directory and, ending with "/", of the folders in it."""
+    if not os.path.isdir(directory):
+        return
+    for name in os.listdir(directory):
+        top = os.path.join(directory, name)
+        if not os.path.isdir(top):
+            continue
+        yield name + "/"
+        for folder, _, files in os.walk(top, followlinks=True):
+            for file in files:
+                yield Path(folder, file).relative_to(directory).as_posix()
+
+
+def _group(paths: Iterable[str]) -> Listing:
+    listing: Listing = {}
+    for path in paths:
+        name, slash, rest = path.partition("/")
+        if not slash or name.startswith("."):
+            continue
+        pictures = listing.setdefault(name, [])
+        if rest.lower().endswith(PICTURE_SUFFIXES) and not rest.split("/")[-1].startswith("."):
+            pictures.append(rest)
+    return {name: sorted(pictures) for name, pictures in listing.items()}
+
+
+def _check_classes(root: str, split: str, listing: Listing, classes: list[str]) -> None:
+    unknown = sorted(set(listing) - set(classes))
+    if unknown:
+        raise ValueError(
+            f"{root} has the class folder {unknown[0]!r} in {split}/ but not in {TRAIN}/ "
+            f"({len(unknown)} such in all); add it to {TRAIN}/ or remove it from {split}/"
+        )
+    missing = [name for name in classes if not listing.get(name)]
+    if missing:
+        log.warning("%s: %s/ has no pictures of %d classes, e.g. %s", root, split, len(missing), missing[0])
