@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 JPEG, PNG = ("JPEG", "MPO"), ("PNG",)
-FORMATS = (*JPEG, *PNG, "WEBP", "BMP", "GIF", "TIFF", "PPM")
+FORMATS = ("JPEG", *PNG, "WEBP", "BMP", "GIF", "TIFF", "PPM")
 ORIENTATION = 0x0112  # the EXIF tag
 UPRIGHT = 1
 # What Pillow raises for damaged or hostile files; anything else is a mistake of ours and must be seen.
@@ -25,6 +25,9 @@ DAMAGED = (
     cv2.error,
 )
 TOO_LARGE = (Image.DecompressionBombError, MemoryError, OverflowError)
+
+# Pillow fills its table of formats on first use, which several threads doing so at once find half filled.
+Image.init()
 
 
 class UnreadablePicture(ValueError):

@@ -6,7 +6,7 @@ are given and from nothing else.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -20,6 +20,7 @@ Row = dict[str, np.ndarray]
 """One row of a batch: arrays whose shapes do not depend on the record."""
 
 
+@runtime_checkable
 class Example(Protocol):
     """Makes a row of a batch from a record. Raises UnreadablePicture where the record's picture is damaged."""
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -31,6 +31,7 @@ class Chunk(NamedTuple):
     unreadable: list[Unreadable]
 
 
+@runtime_checkable
 class Rows(Protocol):
     """What `reading.batches` reads."""
 

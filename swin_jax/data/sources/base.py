@@ -1,11 +1,12 @@
 """What every source of examples offers."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 Record = dict[str, Any]
 
 
+@runtime_checkable
 class Source(Protocol):
     """Random access to the examples of one split; picklable, and safe to read from several threads.
 
