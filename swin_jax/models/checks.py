@@ -52,6 +52,8 @@ def check_swin(model: "SwinTransformer", remat_policies: Sequence[str]) -> None:
         _check_rate(field, getattr(model, field))
     if not isinstance(model.mlp_ratio, int | float) or model.mlp_ratio <= 0:
         raise ValueError(f"mlp_ratio must be a number above 0, got {model.mlp_ratio!r}")
+    for field in ("dtype", "param_dtype"):
+        _check_float_type(field, getattr(model, field))
     check_choice("window_policy", model.window_policy, WINDOW_POLICIES)
     if model.remat is not None:
         check_choice("remat", model.remat, remat_policies)
@@ -68,6 +70,15 @@ def _check_integers(field: str, values: object, least: int) -> None:
         raise ValueError(f"{field} must be a tuple of integers, got {values!r}")
     for index, value in enumerate(values):
         _check_integer(f"{field}[{index}]", value, least)
+
+
+def _check_float_type(field: str, value: object) -> None:
+    try:
+        known = jnp.issubdtype(jnp.dtype(value), jnp.floating)  # type: ignore[arg-type]
+    except TypeError:
+        known = False
+    if not known:
+        raise ValueError(f"{field} must be a floating point type, got {value!r}")
 
 
 def _check_rate(field: str, value: object) -> None:

@@ -100,7 +100,7 @@ class WindowAttention(TypedModule):
 
     def _table(self) -> Float[Array, "offsets heads"]:
         shape = ((2 * self.window_size - 1) ** 2, self.num_heads)
-        return self.param("relative_position_bias_table", small_normal, shape, jnp.float32)
+        return jnp.asarray(self.param("relative_position_bias_table", small_normal, shape, jnp.float32))
 
 
 class SwinBlock(TypedModule):
@@ -197,11 +197,11 @@ class SwinTransformer(TypedModule):
     num_heads: Sequence[int] = (3, 6, 12, 24)
     window_size: int = 7
     patch_size: int = 4
-    mlp_ratio: float = 4.0
+    mlp_ratio: float | int = 4.0
     num_classes: int = 1000
-    drop_path_rate: float = 0.0
-    drop_rate: float = 0.0
-    attn_drop_rate: float = 0.0
+    drop_path_rate: float | int = 0.0
+    drop_rate: float | int = 0.0
+    attn_drop_rate: float | int = 0.0
     qkv_bias: bool = True
     patch_norm: bool = True
     absolute_position_embedding: bool = False

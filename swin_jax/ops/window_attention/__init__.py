@@ -16,7 +16,7 @@ def window_attention(
     *,
     window: int,
     shift: int,
-    pad_qkv: Float[Array, " channels3"],
+    pad_qkv: Float[Array, " padding"],
     scale: float | Float[Array, " heads"],
     normalize_qk: bool = False,
     implementation: str = "auto",

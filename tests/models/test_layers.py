@@ -1,0 +1,95 @@
+"""The shared parts: exact formulas, published orders, and the statistics of what is random."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from swin_jax.models import layers
+
+
+def test_gelu_is_the_exact_form():
+    x = np.linspace(-5, 5, 101)
+    expected = [value * 0.5 * (1 + math.erf(value / math.sqrt(2))) for value in x]
+    np.testing.assert_allclose(layers.gelu(jnp.asarray(x, jnp.float32)), expected, atol=1e-6)
+
+
+def test_quarters_are_merged_rows_first():
+    # Each token says (row, column) as 10 * row + column.
+    tokens = jnp.asarray([[10.0 * row + column for column in range(4)] for row in range(2)])[None, :, :, None]
+    merged = layers.merge_quarters(tokens)
+    np.testing.assert_array_equal(merged[0, 0], [[0, 10, 1, 11], [2, 12, 3, 13]])
+
+
+def test_quarters_keep_the_channels_of_a_token_together():
+    tokens = jnp.arange(2 * 2 * 3, dtype=jnp.float32).reshape(1, 2, 2, 3)
+    expected = np.concatenate([tokens[0, 0, 0], tokens[0, 1, 0], tokens[0, 0, 1], tokens[0, 1, 1]])
+    np.testing.assert_array_equal(layers.merge_quarters(tokens)[0, 0, 0], expected)
+
+
+def test_merging_normalises_then_projects_without_bias():
+    merging = layers.PatchMerging(6)
+    x = jnp.asarray(np.random.RandomState(0).standard_normal((1, 3, 5, 3)), jnp.float32)
+    variables = merging.init(jax.random.key(0), x)
+    assert set(variables["params"]["reduction"]) == {"kernel"}
+    padded = layers.merge_quarters(jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0))))
+    centred = padded - padded.mean(axis=-1, keepdims=True)
+    normal = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-5)
+    expected = normal @ variables["params"]["reduction"]["kernel"]
+    np.testing.assert_allclose(merging.apply(variables, x), expected, atol=1e-5)
+
+
+def test_norms_add_1e_5_to_the_variance():
+    x = jnp.asarray([[1e-3, -1e-3]])
+    norm = layers.LayerNorm()
+    out = norm.apply(norm.init(jax.random.key(0), x), x)
+    assert float(out[0, 0]) == pytest.approx(1e-3 / math.sqrt(1e-6 + 1e-5), rel=1e-4)
+
+
+def test_patch_projection_is_a_strided_convolution():
+    projection = layers.PatchProjection(5, 4)
+    images = jnp.asarray(np.random.RandomState(0).standard_normal((2, 10, 7, 3)), jnp.float32)
+    variables = projection.init(jax.random.key(0), images)
+    kernel, bias = variables["params"]["kernel"], variables["params"]["bias"]
+    padded = jnp.pad(images, ((0, 0), (0, 2), (0, 1), (0, 0)))
+    expected = jax.lax.conv_general_dilated(
+        padded, kernel, (4, 4), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    np.testing.assert_allclose(
+        projection.apply(variables, images), expected + bias[None, None, None], atol=1e-5
+    )
+
+
+def test_patch_projection_starts_uniform_within_the_root_of_its_fan_in():
+    variables = layers.PatchProjection(2000, 4).init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
+    bound = 1 / math.sqrt(48)
+    for value in variables["params"].values():
+        assert float(jnp.abs(value).max()) <= bound
+        assert float(value.std()) == pytest.approx(bound / math.sqrt(3), rel=0.05)
+
+
+def drop(rate: float, rows: int, key: int = 0) -> np.ndarray:
+    path = layers.DropPath(rate)
+    return np.asarray(path.apply({}, jnp.ones((rows, 2, 2, 3)), True, rngs={"dropout": jax.random.key(key)}))
+
+
+def test_drop_path_drops_whole_examples_and_scales_the_others():
+    out = drop(0.3, 4000)
+    assert (out == out[:, :1, :1, :1]).all()
+    values = out[:, 0, 0, 0]
+    np.testing.assert_allclose(np.unique(values), [0, 1 / 0.7], rtol=1e-6)
+    assert (values == 0).mean() == pytest.approx(0.3, abs=0.03)
+
+
+def test_drop_path_draws_nothing_in_evaluation_or_at_rate_zero():
+    x = jnp.ones((4, 2, 2, 3))
+    np.testing.assert_array_equal(layers.DropPath(0.5).apply({}, x, False), x)
+    np.testing.assert_array_equal(layers.DropPath(0.0).apply({}, x, True), x)
+
+
+def test_drop_path_keeps_bfloat16():
+    path = layers.DropPath(0.5)
+    out = path.apply({}, jnp.ones((4, 2, 2, 3), jnp.bfloat16), True, rngs={"dropout": jax.random.key(0)})
+    assert out.dtype == jnp.bfloat16
