@@ -21,6 +21,7 @@ from swin_jax.experiment import Config, base_config
 from swin_jax.training.preflight import nearest
 
 DROP_PATH = {"swin_tiny": 0.2, "swin_small": 0.3, "swin_base": 0.5}
+VARIANTS = tuple(DROP_PATH)
 
 
 def get_config(variant: str = "swin_tiny") -> Config:

@@ -8,19 +8,51 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import app, flags
 from absl import logging as absl_logging
 
+from swin_jax.experiment import config_fields
+
 
 def run(main: Callable[[Sequence[str]], None], *, takes_arguments: bool = False) -> None:
     """Parses the command line and runs `main`. Exit status 0 only on success, 2 for a wrong command line."""
-    logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)
-    absl_logging.use_absl_handler()
-    absl_logging.set_verbosity(absl_logging.WARNING)
-    absl_logging.set_stderrthreshold("info")
+    app.call_after_init(_quiet)
     app.run(main, flags_parser=partial(_parse, takes_arguments=takes_arguments))
+
+
+def config(flag: flags.FlagHolder[Any]) -> Any:
+    """The value of a config flag.
+
+    Raises:
+        ValueError: there is none, or its file cannot be loaded.
+    """
+    try:
+        value = flag.value
+        # A file that could not be loaded shows only when a field is asked for.
+        return value if value is None else (value.task, value)[1]
+    except OSError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise ValueError(f"--config cannot be loaded: {lines[-1]}") from error
+
+
+def _quiet() -> None:
+    """Our own log lines on stderr as they are; of the libraries only what went wrong."""
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    logging.getLogger("jax").setLevel(logging.ERROR)
+    ours = logging.getLogger("swin_jax")
+    ours.setLevel(logging.INFO)
+    ours.propagate = False
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Plain())
+    ours.addHandler(handler)
+
+
+class _Plain(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        return level + record.getMessage()
 
 
 def _parse(argv: Sequence[str], *, takes_arguments: bool) -> Sequence[str]:
@@ -28,7 +60,6 @@ def _parse(argv: Sequence[str], *, takes_arguments: bool) -> Sequence[str]:
         left = flags.FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         fail(_explained(error, argv), status=2)
-    logging.getLogger("swin_jax").setLevel(logging.INFO)
     if len(left) > 1 and not takes_arguments:
         fail(f"unexpected argument {left[1]!r}; every option is written --name=value", status=2)
     return left
@@ -36,29 +67,29 @@ def _parse(argv: Sequence[str], *, takes_arguments: bool) -> Sequence[str]:
 
 def _explained(error: Exception, argv: Sequence[str]) -> str:
     """The error of the flag parser as one sentence; for an unknown config field with the nearest known one."""
-    text = " ".join(str(error.args[0] if error.args else error).split())
-    for argument in argv[1:]:
-        field = re.match(r"--?(?:no)?config\.([\w.]+)", argument)
-        if field and isinstance(error, AttributeError | KeyError):
-            known = _config_fields()
-            path = field.group(1)
-            if known and path not in known:
-                close = difflib.get_close_matches(path, known, n=1, cutoff=0.4)
-                hint = f"; did you mean config.{close[0]}?" if close else ""
-                return f"the config has no field {path!r}{hint}"
-    return text
+    if isinstance(error, AttributeError | KeyError):
+        for argument in argv[1:]:
+            field = re.match(r"--?(?:no)?config\.([\w.]+)", argument)
+            if field and (path := field.group(1)) not in (known := config_fields()):
+                return unknown_field(path, known)
+    text = str(error.args[0] if error.args else error)
+    # An experiment file that refuses its variant reaches us as the text of its traceback.
+    inner = re.findall(r"^\w*(?:Error|Exception): (.*)$", text, flags=re.MULTILINE)
+    return inner[-1] if inner else " ".join(text.split())
 
 
-def _config_fields() -> list[str]:
-    from swin_jax.experiment import base_config
-
-    def paths(node: object, prefix: str) -> Iterator[str]:
-        for name, value in node.items():  # type: ignore[attr-defined]
-            if hasattr(value, "items"):
-                yield from paths(value, f"{prefix}{name}.")
-            yield f"{prefix}{name}"
-
-    return list(paths(base_config(), ""))
+def unknown_field(path: str, known: Sequence[str]) -> str:
+    """The sentence for a config field that does not exist: the nearest one, or what its section holds."""
+    close = difflib.get_close_matches(path, known, n=1, cutoff=0.75)
+    section = path.rpartition(".")[0]
+    beside = [name for name in known if name.rpartition(".")[0] == section]
+    if close:
+        hint = f"did you mean {close[0]!r}?"
+    elif beside:
+        hint = f"{section or 'its top level'} has {', '.join(name.rpartition('.')[2] for name in beside)}"
+    else:
+        hint = f"sections: {', '.join(sorted({name.split('.')[0] for name in known if '.' in name}))}"
+    return f"the config has no field {path!r}; {hint}"
 
 
 @contextlib.contextmanager

@@ -142,6 +142,19 @@ def base_config() -> Config:
     return config
 
 
+def config_fields() -> list[str]:
+    """The dotted name of every field of a config."""
+
+    def names(node: Config, prefix: str) -> Iterator[str]:
+        for name, value in node.items():
+            if isinstance(value, ConfigDict):
+                yield from names(value, f"{prefix}{name}.")
+            else:
+                yield f"{prefix}{name}"
+
+    return list(names(base_config(), ""))
+
+
 def to_dict(config: Config) -> dict[str, Any]:
     """The config as plain JSON values: tuples become lists, placeholders their values."""
     return json.loads(json.dumps(config.to_dict()))

@@ -110,8 +110,7 @@ def predict(run: Run, source: Source) -> Iterator[dict[str, Any]]:
 
 def contact_sheet(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
     captions = [f"{row['top'][0][0]} {row['top'][0][1]:.0%}\n{os.path.basename(row['name'])}" for row in rows]
-    known = all(row["label"] is not None for row in rows)
-    correct = [row["label"] == row["top"][0][0] for row in rows] if known else None
+    correct = [None if row["label"] is None else row["label"] == row["top"][0][0] for row in rows]
     return pictures.contact_sheet(np.stack([row["image"] for row in rows]), captions, correct=correct)
 
 

@@ -37,7 +37,7 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 WORKDIR = flags.DEFINE_string("workdir", "", "Run directory: a local path or URL.")
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("swin_jax.train")  # this module runs as __main__
 
 
 class Plan(NamedTuple):
@@ -53,11 +53,11 @@ class Plan(NamedTuple):
 
 def main(_: Sequence[str]) -> None:
     with cli.one_sentence(ValueError, RunDirectoryError):
-        if CONFIG.value is None:
-            raise ValueError(
-                "--config is missing: name an experiment, e.g. experiments/shapes.py:classification"
-            )
-        plan = prepare(CONFIG.value, WORKDIR.value)
+        config = cli.config(CONFIG)
+        if config is None:
+            example = "experiments/shapes.py:classification"
+            raise ValueError(f"--config is missing: name an experiment, such as --config={example}")
+        plan = prepare(config, WORKDIR.value)
     with cli.one_sentence(loop.NotFinite, UnreadablePicture, RunDirectoryError, OSError):
         train(plan)
 

@@ -5,9 +5,10 @@ The only module that knows Orbax. A checkpoint holds `{step, params, model_state
 even where the storage format carries no checksum.
 """
 
+import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
+from swin_jax.training.run_directory import RunDirectoryError
 from swin_jax.training.sharding import path_name
 from swin_jax.training.state import TrainState
 
@@ -109,9 +111,10 @@ class Checkpoints:
         """Returns when everything handed to `save` is on disk.
 
         Raises:
-            OSError: the disk refused; checkpoints that were complete before stay readable.
+            RunDirectoryError: the disk refused; checkpoints that were complete before stay readable.
         """
-        self._manager.wait_until_finished()
+        with _writing(self.directory):
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         self._manager.close()
@@ -227,6 +230,18 @@ class _NewestAndBest:
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         newest = {info.step for info in checkpoints[-self.keep :]}
         return [info.step in newest or info.step == self.best_step() for info in checkpoints]
+
+
+@contextlib.contextmanager
+def _writing(directory: epath.Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # storage errors reach us as whatever the layer below raised
+        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+        raise RunDirectoryError(
+            f"cannot write a checkpoint to {directory}: {reason}; free or repair that place and run the same "
+            "command again: it resumes from the last complete checkpoint"
+        ) from error
 
 
 def _damaged(directory: epath.Path, step: int, cause: Exception | str) -> DamagedCheckpoint:

@@ -1,0 +1,97 @@
+"""Every experiment, shrunk by the same overrides, takes a step: no config is an untested promise."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import jax
+import numpy as np
+import pytest
+
+from swin_jax import experiment
+from swin_jax.training.optimizer import make_optimizer
+from swin_jax.training.sharding import make_mesh, put_batch, state_shardings
+from swin_jax.training.state import abstract_state, create_state, make_train_step
+
+EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
+FILES = sorted(path for path in EXPERIMENTS.rglob("*.py"))
+# The same for all: as small as each architecture goes.
+SHRUNK = {
+    "batch_size": 2,
+    "model.embed_dim": 8,
+    "model.depths": (1, 1),
+    "model.num_heads": (1, 2),
+    "model.window_size": 2,
+    "data.size": (16, 16),
+    "data.resize": (16, 16),
+}
+
+
+def load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"experiment_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def variants() -> list[tuple[Path, str]]:
+    return [(path, variant) for path in FILES for variant in load(path).VARIANTS]
+
+
+@pytest.mark.parametrize(("path", "variant"), variants(), ids=lambda value: getattr(value, "stem", value))
+def test_every_experiment_steps_once(path: Path, variant: str) -> None:
+    config = load(path).get_config(variant).lock()
+    full = experiment.from_dict(experiment.to_dict(config))
+    assert full.to_json() == config.to_json()  # a run directory reads back the same config
+
+    examples = 1000
+    schedule = experiment.learning_rate(config, examples)
+    assert 0 < float(schedule(schedule.warmup_steps)) <= schedule.peak
+    with config.unlocked():
+        config.update_from_flattened_dict(SHRUNK)
+    task = experiment.make_task(config, ("a", "b", "c"))
+    params = jax.eval_shape(task.init, jax.random.key(0))[0]
+    optimizer = make_optimizer(
+        params,
+        schedule=experiment.learning_rate(config, examples),
+        **experiment.optimizer_numbers(config),
+        **experiment.optimizer_rules(config, task, params),
+    )
+    mesh = make_mesh(devices=jax.devices()[:1])
+    shardings = state_shardings(abstract_state(task, optimizer, config.seed), mesh)
+    state = create_state(task, optimizer, config.seed, shardings)
+    step = make_train_step(
+        task, optimizer, mesh=mesh, shardings=shardings, seed=config.seed, learning_rate=schedule
+    )
+    record = {"image": np.zeros((20, 24, 3), np.uint8), "label": 1}
+    example = experiment.train_example(config)(record, np.random.default_rng(0))
+    batch = {
+        "image": np.stack([example["image"]] * 2),
+        "label": np.asarray([0, 2], np.int32),
+        "example_index": np.arange(2, dtype=np.uint32),
+        "valid": np.ones(2, bool),
+    }
+    before = jax.tree.map(np.asarray, state.params)
+    after, report = step(state, put_batch(batch, mesh))
+    assert report["finite"]
+    assert float(report["loss"]) == pytest.approx(np.log(3), abs=0.5)
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), before, after.params)
+    assert moved["head"]["bias"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_an_unknown_variant_names_the_nearest(path: Path) -> None:
+    module = load(path)
+    wrong = module.VARIANTS[0] + "x"
+    with pytest.raises(
+        ValueError, match=f"{path.name} has no variant '{wrong}'; did you mean '{module.VARIANTS[0]}'"
+    ):
+        module.get_config(wrong)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_docstring_says_how_to_run_it(path: Path) -> None:
+    text = load(path).__doc__ or ""
+    assert f"python -m swin_jax.train --config=experiments/{path.relative_to(EXPERIMENTS)}" in text
