@@ -1,0 +1,126 @@
+"""Any tfds image classification set that is prepared as ArrayRecord, read by random access without TensorFlow."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.proto import tf_example_pb2
+
+from swin_jax.data.sources.base import Record, check_labels
+
+Features = Mapping[str, Any]
+
+NAME_FIELDS = ("file_name", "image/filename", "filename", "id")
+CHECKED = 16  # records whose labels are looked at when a source is opened
+
+
+class TfdsSource:
+    """One split of a prepared tfds builder. Pictures stay encoded."""
+
+    def __init__(self, builder: tfds.core.DatasetBuilder, split: str, kind: str):
+        """
+        Args:
+          builder: prepared as ArrayRecord.
+          split: of the builder; slices as tfds writes them ("train[:90%]") are possible.
+          kind: how the data set is called in messages and in `identity`.
+
+        Raises:
+          ValueError: the split is unknown, or the set has no picture with a class.
+        """
+        self._kind, self._split = kind, split
+        features: Any = builder.info.features
+        self._image, self._label = _picture_and_class(features, kind)
+        self._name = next((field for field in NAME_FIELDS if field in features), None)
+        self._data = _open(builder, split, kind)
+        self.class_names = tuple(features[self._label].names)
+        records = [
+            self[index] for index in np.linspace(0, len(self) - 1, min(CHECKED, len(self))).astype(int)
+        ]
+        check_labels(
+            [record["label"] for record in records], len(self.class_names), f"{kind}, split {split},"
+        )
+
+    @property
+    def identity(self) -> str:
+        return f"{self._kind}:{self._split}:{len(self.class_names)} classes:{len(self)}"
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, index: int) -> Record:
+        return self.record(index, self.features(index))
+
+    def features(self, index: int) -> Features:
+        """The stored values of an example, undecoded, by flat feature name ("objects/bbox")."""
+        example: Any = tf_example_pb2.Example  # type: ignore[attr-defined]  (made at run time)
+        return example.FromString(self._data[index]).features.feature
+
+    def record(self, index: int, features: Features) -> Record:
+        """Picture, label and name out of an example's stored values."""
+        name = f"{self._kind}, split {self._split}, record {index}"
+        if self._name is not None and features[self._name].bytes_list.value:
+            name += f" ({features[self._name].bytes_list.value[0].decode(errors='replace')})"
+        image = features[self._image].bytes_list.value[0]
+        return {"image": image, "label": features[self._label].int64_list.value[0], "name": name}
+
+
+def open_tfds(name: str, split: str, *, root: str | None = None) -> TfdsSource:
+    """One split of a prepared tfds data set.
+
+    Args:
+      name: as tfds writes it, with config and version where wanted: "imagenet2012", "imagenet_resized/64x64:0.1.0".
+      split: e.g. "train" or "validation".
+      root: tfds data directory; None is tfds's own default (~/tensorflow_datasets, or $TFDS_DATA_DIR).
+
+    Raises:
+      ValueError: the set is unknown, not prepared, or prepared in another form than ArrayRecord; with the command
+        that mends it.
+    """
+    options = {} if root is None else {"data_dir": os.path.expanduser(root)}
+    shown = "".join(f" --{flag}={value}" for flag, value in options.items())
+    try:
+        builder = tfds.builder(name, try_gcs=False, **options)
+    except tfds.core.DatasetNotFoundError as error:
+        raise ValueError(
+            f"the tfds data set {name!r} is neither known to tfds nor prepared in {root or 'its data directory'}"
+        ) from error
+    if not builder.is_prepared():
+        raise ValueError(
+            f"the tfds data set {name!r} is not prepared in {builder.data_dir}; prepare it, where TensorFlow is "
+            f"installed, with: tfds build {name}{shown} --file_format=array_record"
+        )
+    formats = {form.value for form in builder.info.available_file_formats()}
+    if "array_record" not in formats:
+        raise ValueError(
+            f"{builder.data_dir} is prepared as {', '.join(sorted(formats))} and cannot be read by random access; "
+            "add an ArrayRecord copy, where TensorFlow is installed, with: tfds convert_format "
+            f"--dataset_version_dir={builder.data_dir} --out_file_format=array_record"
+        )
+    return TfdsSource(builder, split, kind=f"tfds:{builder.info.full_name}")
+
+
+def _picture_and_class(features: Any, kind: str) -> tuple[str, str]:
+    """The names of the one picture and the one class label."""
+    if not isinstance(features, tfds.features.FeaturesDict):
+        raise ValueError(f"{kind} is no image classification set: its features are {features}")
+    found = []
+    for sort in (tfds.features.Image, tfds.features.ClassLabel):
+        names = [name for name, feature in features.items() if isinstance(feature, sort)]
+        preferred = [name for name in names if name in ("image", "label")] or names
+        if len(preferred) != 1:
+            raise ValueError(
+                f"{kind} is no image classification set: of its features {', '.join(features)}, "
+                f"{len(names)} are a {sort.__name__}, expected one"
+            )
+        found += preferred
+    return found[0], found[1]
+
+
+def _open(builder: Any, split: str, kind: str) -> Sequence[bytes]:
+    try:
+        # Serialised: tfds would decode all features of an example, with their pictures.
+        return builder.as_data_source(split=split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+    except ValueError as error:
+        raise ValueError(f"{kind} has no split {split!r}; it has {', '.join(builder.info.splits)}") from error
