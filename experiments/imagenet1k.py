@@ -17,7 +17,7 @@ published figures are out of reach. Data: `tfds:imagenet2012` as ArrayRecord, or
 (`--config.data.source=folder --config.data.root=... --config.data.eval_split=val`).
 """
 
-from swin_jax.experiment import Config, base_config
+from swin_jax.config import Config, base_config
 from swin_jax.training.preflight import nearest
 
 DROP_PATH = {"swin_tiny": 0.2, "swin_small": 0.3, "swin_base": 0.5}

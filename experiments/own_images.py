@@ -12,7 +12,7 @@ Another name of the validation folder is set with `--config.data.eval_split=test
 `--config.total="100 epochs"`.
 """
 
-from swin_jax.experiment import Config, base_config
+from swin_jax.config import Config, base_config
 from swin_jax.training.preflight import nearest
 
 VARIANTS = ("swin_tiny", "micro_32")

@@ -6,7 +6,7 @@ A Swin of 0.3 M parameters names the dominant shape of a 64 x 64 picture. Two CP
 held-out top-1 is above 95%. Variant `hard` has clutter, overlap and occlusion.
 """
 
-from swin_jax.experiment import Config, base_config
+from swin_jax.config import Config, base_config
 from swin_jax.training.preflight import nearest
 
 VARIANTS = ("classification", "hard")

@@ -7,19 +7,45 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, NoReturn
 
 from absl import app, flags
 from absl import logging as absl_logging
 
-from swin_jax.experiment import config_fields
+from swin_jax.config import config_fields
 
 
 def run(main: Callable[[Sequence[str]], None], *, takes_arguments: bool = False) -> None:
     """Parses the command line and runs `main`. Exit status 0 only on success, 2 for a wrong command line."""
     app.call_after_init(_quiet)
     app.run(main, flags_parser=partial(_parse, takes_arguments=takes_arguments))
+
+
+@cache
+def workdir_flag() -> flags.FlagHolder[str]:
+    """--workdir, which most commands have."""
+    return flags.DEFINE_string("workdir", "", "Run directory: a local path or URL.")
+
+
+@cache
+def checkpoint_flag() -> flags.FlagHolder[str]:
+    return flags.DEFINE_string("checkpoint", "best", 'Which checkpoint: "best", "newest" or a step.')
+
+
+@cache
+def split_flag() -> flags.FlagHolder[str]:
+    return flags.DEFINE_string("split", "", "Split of the run's data; see above for what happens without.")
+
+
+@cache
+def data_root_flag() -> flags.FlagHolder[str]:
+    return flags.DEFINE_string("data_root", "", "Where the data are now, if not where the run had them.")
+
+
+@cache
+def platform_flag() -> flags.FlagHolder[str]:
+    return flags.DEFINE_string("platform", "", '"cpu", "gpu" or "tpu"; this machine\'s default when empty.')
 
 
 def config(flag: flags.FlagHolder[Any]) -> Any:

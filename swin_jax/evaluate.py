@@ -11,18 +11,17 @@ import json
 from collections.abc import Sequence
 
 import jax
-from absl import flags
 
 from swin_jax import cli
 from swin_jax.experiment import open_data
 from swin_jax.restore import open_run
 from swin_jax.training.evaluator import evaluate, make_predict_step, save_pictures
 
-WORKDIR = flags.DEFINE_string("workdir", "", "Run directory: a local path or URL.")
-CHECKPOINT = flags.DEFINE_string("checkpoint", "best", '"best", "newest" or a step.')
-SPLIT = flags.DEFINE_string("split", "", "Split to evaluate; the config's evaluation split when empty.")
-ROOT = flags.DEFINE_string("data_root", "", "Where the data are now, if not where the run had them.")
-PLATFORM = flags.DEFINE_string("platform", "", '"cpu", "gpu" or "tpu"; the default device kind when empty.')
+WORKDIR = cli.workdir_flag()
+CHECKPOINT = cli.checkpoint_flag()
+SPLIT = cli.split_flag()
+ROOT = cli.data_root_flag()
+PLATFORM = cli.platform_flag()
 
 
 def main(_: Sequence[str]) -> None:

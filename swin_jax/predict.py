@@ -29,15 +29,15 @@ from swin_jax.training.evaluator import make_predict_step
 from swin_jax.training.run_directory import RunDirectoryError, write_atomically
 from swin_jax.training.sharding import local_rows, put_batch
 
-WORKDIR = flags.DEFINE_string("workdir", "", "Run directory: a local path or URL.")
-CHECKPOINT = flags.DEFINE_string("checkpoint", "best", '"best", "newest" or a step.')
+WORKDIR = cli.workdir_flag()
+CHECKPOINT = cli.checkpoint_flag()
 TOP = flags.DEFINE_integer("top", 5, "How many classes to print for each picture.", lower_bound=1)
 JSON = flags.DEFINE_bool("json", False, "One JSON object a line instead of a table.")
 SHEET = flags.DEFINE_string("sheet", "", "Contact sheet to write; <workdir>/pictures/predict.png when empty.")
-SPLIT = flags.DEFINE_string("split", "", "Take pictures of this split of the run's data instead of files.")
+SPLIT = cli.split_flag()
 COUNT = flags.DEFINE_integer("count", 16, "How many pictures of the split.", lower_bound=1)
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Pictures predicted at once.", lower_bound=1)
-PLATFORM = flags.DEFINE_string("platform", "", '"cpu", "gpu" or "tpu"; the default device kind when empty.')
+PLATFORM = cli.platform_flag()
 
 SHEET_PICTURES = 48
 

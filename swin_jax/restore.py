@@ -9,7 +9,8 @@ import jax
 from etils import epath
 from jax.sharding import Mesh
 
-from swin_jax.experiment import Config, from_dict, make_task
+from swin_jax.config import Config, from_dict
+from swin_jax.experiment import make_task
 from swin_jax.tasks.task import Task
 from swin_jax.training.checkpoint import Checkpoints
 from swin_jax.training.run_directory import read_config, write_atomically

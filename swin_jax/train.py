@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 import jax
 import optax
-from absl import flags
 from etils import epath
 from jax.sharding import Mesh
 from ml_collections import config_flags
 
 from swin_jax import cli, experiment
+from swin_jax.config import FREE_FIELDS, Config, to_dict
 from swin_jax.data.decode import UnreadablePicture
 from swin_jax.restore import load_params, write_classes
 from swin_jax.tasks.classification import Classification
@@ -35,7 +35,7 @@ from swin_jax.training.state import TrainState, abstract_state, create_state, ma
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Experiment: a file, or file:variant.", lock_config=True
 )
-WORKDIR = flags.DEFINE_string("workdir", "", "Run directory: a local path or URL.")
+WORKDIR = cli.workdir_flag()
 
 log = logging.getLogger("swin_jax.train")  # this module runs as __main__
 
@@ -43,7 +43,7 @@ log = logging.getLogger("swin_jax.train")  # this module runs as __main__
 class Plan(NamedTuple):
     """Everything about a run that is known, and has been checked, before a device works."""
 
-    config: experiment.Config
+    config: Config
     directory: epath.Path
     data: experiment.Data
     task: Classification
@@ -62,7 +62,7 @@ def main(_: Sequence[str]) -> None:
         train(plan)
 
 
-def prepare(config: experiment.Config, workdir: str) -> Plan:
+def prepare(config: Config, workdir: str) -> Plan:
     """Checks config, data, devices and run directory, cheapest first. Raises ValueError for what is wrong."""
     experiment.make_task(config, ("any",))  # names and numbers of the model, before data are looked for
     data = experiment.open_data(config)
@@ -75,8 +75,8 @@ def prepare(config: experiment.Config, workdir: str) -> Plan:
     experiment.learning_rate(config, len(data.train))
     task = experiment.make_task(config, data.train.class_names, constrain=sharding.constrain_rows(mesh))
     directory = preflight.check_workdir(workdir)
-    resolved = experiment.to_dict(config) | {"data_identity": data.identity}
-    run_directory.claim(directory, resolved, run_directory.library_versions(), free=experiment.FREE_FIELDS)
+    resolved = to_dict(config) | {"data_identity": data.identity}
+    run_directory.claim(directory, resolved, run_directory.library_versions(), free=FREE_FIELDS)
     write_classes(directory, data.train.class_names)
     return Plan(config, directory, data, task, mesh, steps)
 

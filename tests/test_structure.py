@@ -29,7 +29,7 @@ ONLY_IN = {
     "PIL": ("data/", "tasks/pictures"),
     "cv2": ("data/", "tasks/pictures"),
     "matplotlib": ("tasks/pictures",),
-    "ml_collections": ("train.py", "evaluate.py", "predict.py", "restore.py", "experiment.py"),
+    "ml_collections": ("train.py", "config.py"),
     "absl": ("train.py", "evaluate.py", "predict.py", "summary.py", "cli.py"),
 }
 # A room of its own: what runs where the data libraries are not installed.

@@ -7,14 +7,14 @@ them (moments, averages) are replicated when `fsdp` is 1, else split along their
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
-from jaxlib.xla_client import Device
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+Device: TypeAlias = Any  # jax.Device, which type checkers take for a variable
 BATCH_AXES = ("data", "fsdp")
 # Leaves below this many values stay on every device: splitting them costs more messages than it saves bytes.
 SMALLEST_SPLIT = 2**14

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from experiments import own_images
-from swin_jax.experiment import Config
+from swin_jax.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = ("blue", "green", "red")

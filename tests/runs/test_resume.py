@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from swin_jax import train
-from swin_jax.experiment import Config, Data
+from swin_jax.config import Config
+from swin_jax.experiment import Data
 from swin_jax.restore import open_run
 from swin_jax.training.checkpoint import Checkpoints
 from swin_jax.training.run_directory import read_metrics
