@@ -217,12 +217,13 @@ def test_tiny_pictures(policy: str, size: tuple[int, int]):
 def test_the_parts_make_the_whole():
     model, variables = micro(), perturbed()
     images = pictures(32, 32)
-    tokens = model.apply(variables, images, method="embed")
-    (features,) = model.apply(variables, tokens, method="encode")
-    assert (tokens.shape, features.shape) == ((2, 8, 8, 8), (2, 4, 4, 16))
-    np.testing.assert_allclose(
-        model.apply(variables, features, method="head"), run(model, variables, images), atol=1e-6
+    embed, encode, head = (
+        jax.jit(functools.partial(model.apply, method=name)) for name in ("embed", "encode", "head")
     )
+    tokens = embed(variables, images)
+    (features,) = encode(variables, tokens)
+    assert (tokens.shape, features.shape) == ((2, 8, 8, 8), (2, 4, 4, 16))
+    np.testing.assert_allclose(head(variables, features), run(model, variables, images), atol=1e-6)
 
 
 def test_features_have_no_head():
@@ -262,13 +263,11 @@ def test_drop_path_grows_linearly_over_all_blocks():
 def branch_drops(key: int, rows: int) -> dict[str, np.ndarray]:
     """Which rows each branch dropped, seen in the outputs of the drop path modules."""
     model, variables = micro(drop_path_rate=0.5), perturbed()
-    _, state = model.apply(
-        variables,
-        pictures(16, 16, batch=rows),
-        train=True,
-        rngs={"dropout": jax.random.key(key)},
-        capture_intermediates=lambda module, _: type(module).__name__ == "DropPath",
+    apply = functools.partial(
+        model.apply, train=True, capture_intermediates=lambda module, _: type(module).__name__ == "DropPath"
     )
+    rngs = {"dropout": jax.random.key(key)}
+    _, state = jax.jit(apply)(variables, pictures(16, 16, batch=rows), rngs=rngs)
     outputs = flatten(
         jax.tree.map(np.asarray, state["intermediates"], is_leaf=lambda x: isinstance(x, tuple))
     )
@@ -328,15 +327,12 @@ def test_bfloat16_is_used_for_products_and_float32_for_norms_softmax_and_head():
 
 def test_the_residual_stream_is_bfloat16():
     model = micro(dtype=jnp.bfloat16, drop_path_rate=0.3, drop_rate=0.1, attn_drop_rate=0.1)
-    _, state = model.apply(
-        perturbed(),
-        pictures(32, 32),
-        train=True,
-        rngs={"dropout": jax.random.key(0)},
-        capture_intermediates=lambda module, _: (
-            type(module).__name__ in ("SwinBlock", "PatchMerging", "PatchEmbed")
-        ),
+    parts = ("SwinBlock", "PatchMerging", "PatchEmbed")
+    apply = functools.partial(
+        model.apply, train=True, capture_intermediates=lambda module, _: type(module).__name__ in parts
     )
+    rngs = {"dropout": jax.random.key(0)}
+    _, state = jax.eval_shape(apply, perturbed(), pictures(32, 32), rngs=rngs)
     assert {leaf.dtype for leaf in jax.tree.leaves(state["intermediates"])} == {jnp.dtype(jnp.bfloat16)}
 
 

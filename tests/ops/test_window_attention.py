@@ -167,9 +167,12 @@ def test_bfloat16_computes_logits_and_softmax_in_float32():
     out = run(half)
     assert out.dtype == jnp.bfloat16
     np.testing.assert_allclose(out.astype(jnp.float32), run(arrays), atol=0.05)
-    equations = {e.primitive.name: e for e in jax.make_jaxpr(run)(half).jaxpr.eqns}
-    assert equations["exp"].outvars[0].aval.dtype == jnp.float32
-    assert equations["dot_general"].invars[0].aval.dtype == jnp.bfloat16
+    equations = jax.make_jaxpr(run)(half).jaxpr.eqns
+    exponential = next(e for e in equations if e.primitive.name == "exp")
+    assert exponential.invars[0].aval.dtype == jnp.float32
+    scores, values = (e for e in equations if e.primitive.name == "dot_general")
+    assert {operand.aval.dtype for e in (scores, values) for operand in e.invars} == {jnp.dtype(jnp.bfloat16)}
+    assert scores.outvars[0].aval.dtype == jnp.float32
 
 
 @pytest.mark.parametrize(
