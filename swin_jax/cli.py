@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import gc
 import logging
 import os
 import re
@@ -64,8 +65,8 @@ def config(flag: flags.FlagHolder[Any]) -> Any:
 
 
 def _quiet() -> None:
-    """Our own log lines on stderr as they are; of the libraries only what went wrong."""
-    absl_logging.set_verbosity(absl_logging.ERROR)
+    """Our own log lines on stderr as they are. What goes wrong in a library reaches us as an exception."""
+    absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger("jax").setLevel(logging.ERROR)
     ours = logging.getLogger("swin_jax")
     ours.setLevel(logging.INFO)
@@ -127,11 +128,13 @@ def one_sentence(*kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not isinstance(error, kinds or ValueError):
+        if not isinstance(error, kinds or ValueError) or os.environ.get("SWIN_JAX_TRACEBACK"):
             raise
-        if os.environ.get("SWIN_JAX_TRACEBACK"):
-            raise
-        fail(str(error))
+        message = str(error)
+        # What the failed work left behind complains when it is collected: now, and not after our sentence.
+        error.__cause__ = error.__context__ = error.__traceback__ = None
+        gc.collect()
+        fail(message)
 
 
 def say(message: str) -> None:

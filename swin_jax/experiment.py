@@ -15,7 +15,7 @@ import numpy as np
 
 from swin_jax.config import Config
 from swin_jax.data.examples import ClassificationEval, ClassificationTrain
-from swin_jax.data.pipeline import eval_batches, train_batches
+from swin_jax.data.pipeline import eval_batches, row_fields, train_batches
 from swin_jax.data.sources import Source, open_source
 from swin_jax.models.registry import Preprocessing, create_model, preprocessing
 from swin_jax.tasks.classification import Classification
@@ -41,6 +41,11 @@ class Data:
     def identity(self) -> str:
         """What the run was trained on; a run is not resumed on other data."""
         return self.train.identity
+
+    def fields(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """What a batch holds: field -> (shape of a row, dtype), from the first record that can be read."""
+        added = {"example_index": ((), "uint32"), "valid": ((), "bool")}
+        return row_fields(self.train, self.train_example) | added
 
     def train_batches(self, start_step: int, host: int, hosts: int) -> Iterator[dict[str, np.ndarray]]:
         """This host's rows of the global batches from `start_step` on, without end."""

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -98,10 +97,20 @@ def choose_step(checkpoints: Checkpoints, wanted: str) -> int:
     return int(wanted)
 
 
-def load_params(workdir: str, expected: Mapping[str, Any], shardings: Mapping[str, Any]) -> Any:
+def check_params(workdir: str, expected: Any) -> None:
+    """Whether a run can begin with the parameters of the one in `workdir`. Raises ValueError if it cannot."""
+    checkpoints, step = _best_of(workdir)
+    checkpoints.check(step, {"params": expected})
+
+
+def load_params(workdir: str, expected: Any, shardings: Any) -> Any:
     """The best parameters of another run, to begin a new one with; names and shapes must be `expected`'s."""
+    checkpoints, step = _best_of(workdir)
+    return checkpoints.restore_items(step, {"params": (expected, shardings)})["params"]
+
+
+def _best_of(workdir: str) -> tuple[Checkpoints, int]:
     directory = epath.Path(workdir)
     _config_of(directory)
     checkpoints = Checkpoints(directory / "checkpoints", metric="top1", read_only=True)
-    step = choose_step(checkpoints, "best")
-    return checkpoints.restore_items(step, {"params": (expected, shardings)})["params"]
+    return checkpoints, choose_step(checkpoints, "best")

@@ -8,6 +8,7 @@ The run directory keeps config.json, checkpoints/, metrics.jsonl, TensorBoard ev
 The same command on an existing run directory goes on where the newest checkpoint is.
 """
 
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,7 @@ from ml_collections import config_flags
 from swin_jax import cli, experiment
 from swin_jax.config import FREE_FIELDS, Config, to_dict
 from swin_jax.data.decode import UnreadablePicture
-from swin_jax.restore import load_params, write_classes
+from swin_jax.restore import check_params, load_params, write_classes
 from swin_jax.tasks.classification import Classification
 from swin_jax.training import loop, optimizer, preflight, run_directory, sharding
 from swin_jax.training.checkpoint import Checkpoints
@@ -49,6 +50,10 @@ class Plan(NamedTuple):
     task: Classification
     mesh: Mesh
     steps: experiment.Durations
+    schedule: Schedule
+    optimizer: optax.GradientTransformationExtraArgs
+    abstract: TrainState  # shapes of the state
+    shardings: TrainState
 
 
 def main(_: Sequence[str]) -> None:
@@ -71,62 +76,102 @@ def prepare(config: Config, workdir: str) -> Plan:
     preflight.check_batch_size(
         config.batch_size, devices=mesh.size, hosts=jax.process_count(), accumulation=config.accumulation
     )
-    steps = experiment.durations(config, len(data.train))
-    experiment.learning_rate(config, len(data.train))
     task = experiment.make_task(config, data.train.class_names, constrain=sharding.constrain_rows(mesh))
+    preflight.check_batch_fields(task.batch_fields, data.fields())
+    steps = experiment.durations(config, len(data.train))
+    schedule = experiment.learning_rate(config, len(data.train))
+    transformation = make_transformation(config, task, schedule)
+    abstract = abstract_state(task, transformation, config.seed)
+    shardings = sharding.state_shardings(abstract, mesh, config.mesh.rules)
+    if config.init_from:
+        check_params(config.init_from, abstract.params)
     directory = preflight.check_workdir(workdir)
     resolved = to_dict(config) | {"data_identity": data.identity}
     run_directory.claim(directory, resolved, run_directory.library_versions(), free=FREE_FIELDS)
     write_classes(directory, data.train.class_names)
-    return Plan(config, directory, data, task, mesh, steps)
+    return Plan(config, directory, data, task, mesh, steps, schedule, transformation, abstract, shardings)
+
+
+def make_transformation(
+    config: Config, task: Classification, schedule: Schedule
+) -> optax.GradientTransformationExtraArgs:
+    """The optimizer; its rule for each parameter goes to the log."""
+    params = jax.eval_shape(task.init, jax.random.key(0))[0]
+    rules = experiment.optimizer_rules(config, task, params)
+    numbers = experiment.optimizer_numbers(config)
+    transformation = optimizer.make_optimizer(params, schedule=schedule, **numbers, **rules)
+    groups = optimizer.parameter_groups(params, optimizer.parameter_rules(params, **rules))
+    log.info("parameters by rule:\n%s", optimizer.groups_table(groups))
+    return transformation
 
 
 def train(plan: Plan) -> None:
     """Trains from the newest checkpoint, or from the start, to the end or until a signal asks to stop."""
-    config, mesh, steps = plan.config, plan.mesh, plan.steps
-    schedule = experiment.learning_rate(config, len(plan.data.train))
-    transformation = make_transformation(plan, schedule)
-    abstract = abstract_state(plan.task, transformation, config.seed)
-    shardings = sharding.state_shardings(abstract, mesh, config.mesh.rules)
     checkpoints = Checkpoints(
         plan.directory / "checkpoints",
-        every=steps.checkpoint_every,
-        keep=config.keep_checkpoints,
+        every=plan.steps.checkpoint_every,
+        keep=plan.config.keep_checkpoints,
         metric="top1",
     )
-    state = first_state(plan, transformation, checkpoints, abstract, shardings)
-    start = int(state.step)
-    if start >= steps.total:
-        print(f"{plan.directory} is finished: step {start} of {steps.total}. Next: {_next_command(plan)}")
-        return
+    with contextlib.closing(checkpoints), loop.StopOnSignal() as stop:
+        state = first_state(plan, checkpoints)
+        start = int(state.step)
+        if start < plan.steps.total:
+            state = run_loop(plan, state, checkpoints, stop)
+        best = checkpoints.best_step()
+    step, total = int(state.step), plan.steps.total
+    following = f"Next: python -m swin_jax.evaluate --workdir={plan.directory}"
+    if step < total:
+        print(f"stopped by {stop.asked} at step {step} of {total}; the same command goes on from there")
+    elif start == total:
+        print(f"{plan.directory} is finished: step {step} of {total}. {following}")
+    else:
+        print(f"finished: step {step}, best step {best}. {following}")
+
+
+def first_state(plan: Plan, checkpoints: Checkpoints) -> TrainState:
+    """The newest checkpoint, else a fresh state, else one with the parameters of `init_from`."""
+    state = checkpoints.restore_newest(plan.abstract, plan.shardings)
+    if state is not None:
+        log.info("resuming at step %d of %d", int(state.step), plan.steps.total)
+        return state
+    state = create_state(plan.task, plan.optimizer, plan.config.seed, plan.shardings)
+    if not plan.config.init_from:
+        return state
+    begin = load_params(plan.config.init_from, plan.abstract.params, plan.shardings.params)
+    return dataclasses.replace(state, params=begin)
+
+
+def run_loop(plan: Plan, state: TrainState, checkpoints: Checkpoints, stop: loop.StopOnSignal) -> TrainState:
+    config, start = plan.config, int(state.step)
     train_step = make_train_step(
         plan.task,
-        transformation,
-        mesh=mesh,
-        shardings=shardings,
+        plan.optimizer,
+        mesh=plan.mesh,
+        shardings=plan.shardings,
         seed=config.seed,
-        learning_rate=schedule,
+        learning_rate=plan.schedule,
         accumulation=config.accumulation,
     )
     record = Record(
         plan.directory,
         start_step=start,
-        total_steps=steps.total,
+        total_steps=plan.steps.total,
         batch_size=config.batch_size,
         log_every=config.log_every,
         writer=jax.process_index() == 0,
         title=config.model.name,
     )
-    with record, loop.StopOnSignal() as stop:
+    with record:
         state = loop.run(
             state,
             train_step=train_step,
             batches=plan.data.train_batches(start, jax.process_index(), jax.process_count()),
             batch_fields=plan.task.batch_fields,
-            mesh=mesh,
-            total_steps=steps.total,
+            mesh=plan.mesh,
+            total_steps=plan.steps.total,
             evaluate=make_evaluation(plan),
-            evaluate_every=steps.evaluate_every,
+            evaluate_every=plan.steps.evaluate_every,
             checkpoints=checkpoints,
             recorder=record,
             evidence=plan.directory / "not_finite",
@@ -134,41 +179,7 @@ def train(plan: Plan) -> None:
             stop_asked=stop,
         )
         record.draw()
-    checkpoints.close()
-    step = int(state.step)
-    if step < steps.total:
-        print(f"stopped by {stop.asked} at step {step} of {steps.total}; the same command goes on from there")
-    else:
-        print(f"finished: step {step}, best step {checkpoints.best_step()}. Next: {_next_command(plan)}")
-
-
-def make_transformation(plan: Plan, schedule: Schedule) -> optax.GradientTransformationExtraArgs:
-    """The optimizer; its rule for each parameter goes to the log."""
-    params = jax.eval_shape(plan.task.init, jax.random.key(0))[0]
-    rules = experiment.optimizer_rules(plan.config, plan.task, params)
-    groups = optimizer.parameter_groups(params, optimizer.parameter_rules(params, **rules))
-    log.info("parameters by rule:\n%s", optimizer.groups_table(groups))
-    numbers = experiment.optimizer_numbers(plan.config)
-    return optimizer.make_optimizer(params, schedule=schedule, **numbers, **rules)
-
-
-def first_state(
-    plan: Plan,
-    transformation: optax.GradientTransformationExtraArgs,
-    checkpoints: Checkpoints,
-    abstract: TrainState,
-    shardings: TrainState,
-) -> TrainState:
-    """The newest checkpoint, else a fresh state, else one with the parameters of `init_from`."""
-    state = checkpoints.restore_newest(abstract, shardings)
-    if state is not None:
-        log.info("resuming at step %d of %d", int(state.step), plan.steps.total)
-        return state
-    state = create_state(plan.task, transformation, plan.config.seed, shardings)
-    if not plan.config.init_from:
-        return state
-    begin = load_params(plan.config.init_from, abstract.params, shardings.params)
-    return dataclasses.replace(state, params=begin)
+    return state
 
 
 def make_evaluation(plan: Plan) -> Callable[[TrainState, int], Mapping[str, float]]:
@@ -183,10 +194,6 @@ def make_evaluation(plan: Plan) -> Callable[[TrainState, int], Mapping[str, floa
         return found.scorer.result()
 
     return evaluation
-
-
-def _next_command(plan: Plan) -> str:
-    return f"python -m swin_jax.evaluate --workdir={plan.directory}"
 
 
 if __name__ == "__main__":

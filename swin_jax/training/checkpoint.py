@@ -117,7 +117,9 @@ class Checkpoints:
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        self._manager.close()
+        """Waits for what is being written and lets go. Raises as `wait`."""
+        with _writing(self.directory):
+            self._manager.close()
 
     def best_step(self) -> int | None:
         """The step whose `metric` is best (of equals the latest), None when none was evaluated."""
@@ -174,19 +176,8 @@ class Checkpoints:
 
     def restore_items(self, step: int, wanted: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
         """Some items of the checkpoint at `step`, by name: `{"params": (abstract tree, shardings)}`."""
-        if step not in self.steps():
-            raise ValueError(
-                f"there is no checkpoint of step {step} in {self.directory}; present: {self.steps()}"
-            )
         held = {name: pair for name, pair in wanted.items() if jax.tree.leaves(pair[0])}
-        try:
-            metadata = {name: self._manager.item_metadata(step)[name] for name in held}
-        except Exception as error:  # what a broken file raises inside Orbax is not documented
-            raise _damaged(self.directory, step, error) from error
-        for name, (abstract, _) in held.items():
-            if metadata[name] is None:
-                raise _damaged(self.directory, step, f"the description of {name} cannot be read")
-            check_same_tree(abstract, metadata[name], f"{name} of step {step} in {self.directory}")
+        self.check(step, {name: abstract for name, (abstract, _) in held.items()})
         targets = {
             name: jax.tree.map(
                 lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), *pair
@@ -209,6 +200,26 @@ class Checkpoints:
             if int(value) != written.get(name):
                 raise _damaged(self.directory, step, f"{name} reads as other bits than were written")
         return {name: trees.get(name, pair[0]) for name, pair in wanted.items()}
+
+    def check(self, step: int, expected: Mapping[str, Any]) -> None:
+        """Compares names and shapes of some items with what is expected, without reading an array.
+
+        Raises:
+            ValueError: there is no such checkpoint, or it is of another model (every difference is listed).
+            DamagedCheckpoint: its description cannot be read.
+        """
+        if step not in self.steps():
+            raise ValueError(
+                f"there is no checkpoint of step {step} in {self.directory}; present: {self.steps()}"
+            )
+        try:
+            metadata = {name: self._manager.item_metadata(step)[name] for name in expected}
+        except Exception as error:  # what a broken file raises inside Orbax is not documented
+            raise _damaged(self.directory, step, error) from error
+        for name, abstract in expected.items():
+            if metadata[name] is None:
+                raise _damaged(self.directory, step, f"the description of {name} cannot be read")
+            check_same_tree(abstract, metadata[name], f"{name} of step {step} in {self.directory}")
 
     def _set_aside(self, step: int) -> None:
         aside = self.directory.parent / "damaged"

@@ -1,0 +1,125 @@
+"""The commands on a finished run: what they print is what was measured."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from swin_jax import train
+from swin_jax.config import Config
+from swin_jax.training.run_directory import read_metrics
+from tests.runs.conftest import CLASSES, run
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from experiments import own_images
+    from tests.runs.conftest import OVERRIDES
+
+    config = own_images.get_config("micro_32")
+    config.update_from_flattened_dict(OVERRIDES | {"data.root": str(folder)})
+    workdir = tmp_path_factory.mktemp("trained")
+    train.train(train.prepare(config.lock(), str(workdir)))
+    return workdir
+
+
+def test_a_run_directory_holds_what_it_should(trained: Path) -> None:
+    present = {path.name.split(".tfevents")[0] for path in trained.iterdir()}
+    assert present == {
+        "config.json",
+        "classes.json",
+        "checkpoints",
+        "metrics.jsonl",
+        "events.out",
+        "curves.png",
+        "pictures",
+    }
+    assert {path.name for path in (trained / "pictures").iterdir()} == {"confusion.png", "predictions.png"}
+    for path in (trained / "curves.png", *(trained / "pictures").iterdir()):
+        with Image.open(path) as picture:
+            assert min(picture.size) > 100
+
+
+def test_evaluate_repeats_the_recorded_figures(trained: Path) -> None:
+    done = run("evaluate", f"--workdir={trained}", "--checkpoint=newest")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    recorded = [line for line in read_metrics(trained) if "eval/top1" in line][-1]
+    for name in ("top1", "top5", "loss", "mean_class_accuracy", "examples"):
+        assert found[name] == pytest.approx(recorded[f"eval/{name}"], rel=1e-5)
+    assert found["examples"] == 21  # 21 is no multiple of the batch size: nothing counts twice
+    assert json.loads((trained / f"evaluation_val_{found['step']}.json").read_text()) == found
+
+
+def test_evaluate_does_not_depend_on_batch_size_and_devices(trained: Path) -> None:
+    results = [
+        json.loads(run("evaluate", f"--workdir={trained}", "--split=train", devices=devices).stdout)
+        for devices in (1, 8)
+    ]
+    assert results[0]["examples"] == results[1]["examples"] == 27
+    assert results[0]["top1"] == results[1]["top1"]
+    assert results[0]["loss"] == pytest.approx(results[1]["loss"], rel=1e-5)
+
+
+def test_predict_files_directories_and_globs(trained: Path, folder: Path, tmp_path: Path) -> None:
+    red = folder / "val" / "red"
+    arguments = [str(red / "0.png"), str(folder / "val" / "green"), str(folder / "val" / "blue" / "[12].png")]
+    sheet = tmp_path / "sheet.png"
+    done = run("predict", f"--workdir={trained}", "--json", "--top=2", f"--sheet={sheet}", *arguments)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [Path(row["name"]).parent.name for row in rows] == ["red"] + ["green"] * 7 + ["blue"] * 2
+    for row in rows:
+        values = [entry["probability"] for entry in row["top"]]
+        assert len(values) == 2
+        assert values == sorted(values, reverse=True)
+        assert {entry["class"] for entry in row["top"]} <= set(CLASSES)
+        assert row["label"] is None
+    with Image.open(sheet) as picture:
+        assert np.asarray(picture).std() > 0
+
+
+def test_predict_a_split_as_a_table(trained: Path) -> None:
+    done = run("predict", f"--workdir={trained}", "--split=val", "--count=5")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 5
+    assert "%" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "no pictures are named"),
+        (["/none/*.jpg"], "'/none/*.jpg' is no picture, no directory with pictures and no glob that matches"),
+        (["--split=val", __file__], "choose one"),
+        ([__file__], "test_verbs.py cannot be read as a picture"),
+    ],
+)
+def test_predict_says_what_is_wrong(trained: Path, arguments: list[str], sentence: str) -> None:
+    done = run("predict", f"--workdir={trained}", *arguments)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert sentence in last
+
+
+def test_init_from_begins_with_the_parameters_of_a_run(
+    trained: Path, micro: Callable[..., Config], tmp_path: Path
+) -> None:
+    """At a rate of zero a run that begins with another's parameters scores what that one scored."""
+    config = micro(
+        init_from=str(trained),
+        total="1 steps",
+        schedule__warmup="0 steps",
+        schedule__peak=0.0,
+        schedule__end=0.0,
+    )
+    train.train(train.prepare(config, str(tmp_path)))
+    begun = [line for line in read_metrics(tmp_path) if "eval/loss" in line][-1]
+    best = max(
+        (line for line in read_metrics(trained) if "eval/top1" in line), key=lambda line: line["eval/top1"]
+    )
+    assert begun["eval/top1"] == best["eval/top1"]
