@@ -80,16 +80,14 @@ class WindowAttention(TypedModule):
         projection = Dense(3 * channels, use_bias=self.qkv_bias, name="qkv", **self.types)
         qkv = projection(x)
         # What fills the map up to whole windows are zeros BEFORE the projection: their qkv is its bias.
-        padding = (
-            projection.variables["params"]["bias"] if self.qkv_bias else jnp.zeros(3 * channels, qkv.dtype)
-        )
+        bias = projection.variables["params"]["bias"] if self.qkv_bias else jnp.zeros(3 * channels)
         drops = train and self.attn_drop_rate > 0.0
         out = window_attention(
             qkv,
             relative_position_bias(self._table(), window, self.window_size),
             window=window,
             shift=shift,
-            pad_qkv=padding,
+            pad_qkv=jnp.asarray(bias, qkv.dtype),
             scale=(channels // self.num_heads) ** -0.5,
             implementation=self.implementation,
             dropout_rate=self.attn_drop_rate,

@@ -1,6 +1,8 @@
 """The shared parts: exact formulas, published orders, and the statistics of what is random."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,21 @@ def test_gelu_is_the_exact_form():
     x = np.linspace(-5, 5, 101)
     expected = [value * 0.5 * (1 + math.erf(value / math.sqrt(2))) for value in x]
     np.testing.assert_allclose(layers.gelu(jnp.asarray(x, jnp.float32)), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 5)])
+def test_matmul_has_the_gradients_of_a_matrix_product(shape: tuple[int, ...]):
+    draw = np.random.RandomState(0)
+    x, kernel, factor = (
+        jnp.asarray(draw.standard_normal(size), jnp.float32) for size in (shape, (5, 6), (*shape[:-1], 6))
+    )
+
+    def total(product: Callable, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return (product(x, kernel) * factor).sum()
+
+    ours = jax.value_and_grad(partial(total, layers.matmul), argnums=(0, 1))(x, kernel)
+    theirs = jax.value_and_grad(partial(total, jnp.matmul), argnums=(0, 1))(x, kernel)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5), ours, theirs)
 
 
 def test_quarters_are_merged_rows_first():
