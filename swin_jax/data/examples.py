@@ -67,6 +67,8 @@ class ClassificationTrain:
             height, width = picture.shape[:2]
             box = geometry.random_resized_crop_box(height, width, self.scale, self.ratio, rng)
             picture = geometry.resize(geometry.crop(picture, box), self.size, self.interpolation)
+        if record["label"] < 0:
+            raise ValueError(f"{record['name']} has no label; training needs labelled pictures")
         return {"image": picture, "label": np.asarray(record["label"], np.int32)}
 
 

@@ -91,6 +91,10 @@ def _train_batches(rows: TrainRows, *, workers: int, threads: int, max_unreadabl
             if len(seen) > max_unreadable:
                 raise _too_many(error, len(seen)) if max_unreadable else error
             log.warning("%s; replaced (%d of at most %d)", error, len(seen), max_unreadable)
+        if not batch:
+            raise UnreadablePicture(
+                unreadable[-1].name, f"{unreadable[-1].reason}; no replacement was readable"
+            )
         yield batch
 
 

@@ -49,11 +49,9 @@ def batches(
     try:
         with _light_main():
             # Grain starts a worker when its first chunk is asked for.
-            first = list(itertools.islice(iterator, workers))
-        ordered = itertools.chain(first, iterator)
+            ordered = itertools.chain(list(itertools.islice(iterator, workers)), iterator)
         while parts := list(itertools.islice(ordered, chunks.per_batch)):
             yield _join(parts), [one for part in parts for one in part.unreadable]
-            first.clear()
     finally:
         iterator.close()
 

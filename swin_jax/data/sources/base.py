@@ -32,9 +32,9 @@ class Source(Protocol):
 
 
 def check_labels(labels: Sequence[int], num_classes: int, where: str) -> None:
-    """Raises ValueError unless all labels are in [0, num_classes)."""
-    if len(labels) and not (min(labels) >= 0 and max(labels) < num_classes):
+    """Raises ValueError unless all labels are in [-1, num_classes)."""
+    if min(labels, default=0) < -1 or max(labels, default=0) >= num_classes:
         raise ValueError(
-            f"{where} has labels from {min(labels)} to {max(labels)}, expected 0 to {num_classes - 1}; "
-            "prepare the data again"
+            f"{where} has labels from {min(labels)} to {max(labels)}, expected 0 to {num_classes - 1} "
+            "(-1: not known); prepare the data again"
         )

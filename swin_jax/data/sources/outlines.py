@@ -18,11 +18,9 @@ def _rounded(points: Sequence[tuple[float, float]]) -> np.ndarray:
     return np.array([[round(UNIT * x), round(UNIT * y)] for x, y in points], np.int64)
 
 
-def _arc(
-    radius: float, start: float, stop: float, count: int, x: float = 0, y: float = 0
-) -> list[tuple[float, float]]:
+def _arc(radius: float, start: float, stop: float, count: int, x: float = 0.0) -> list[tuple[float, float]]:
     angles = [math.radians(start + (stop - start) * step / count) for step in range(count + 1)]
-    return [(x + radius * math.cos(angle), y + radius * math.sin(angle)) for angle in angles]
+    return [(x + radius * math.cos(angle), radius * math.sin(angle)) for angle in angles]
 
 
 def _polygon(corners: int, inner: float | None = None) -> Outline:
@@ -38,7 +36,7 @@ def _polygon(corners: int, inner: float | None = None) -> Outline:
 
 
 def _ring() -> Outline:
-    return [_rounded(_arc(1.0, 0, 360, 72)), _rounded(_arc(0.55, 0, 360, 72))]
+    return [_rounded(_arc(1.0, 0.0, 360.0, 72)), _rounded(_arc(0.55, 0.0, 360.0, 72))]
 
 
 def _crescent() -> Outline:
@@ -71,12 +69,6 @@ def _cross() -> Outline:
     ]
 
 
-def _arrow() -> Outline:
-    return [
-        _rounded([(1, 0), (0.1, -0.9), (0.1, -0.34), (-0.92, -0.34), (-0.92, 0.34), (0.1, 0.34), (0.1, 0.9)])
-    ]
-
-
 def _heart() -> Outline:
     turns = [2 * math.pi * step / 80 for step in range(80)]
     points = [
@@ -90,12 +82,10 @@ def _heart() -> Outline:
 
 
 OUTLINES: dict[str, Outline] = {
-    "arrow": _arrow(),
-    "circle": [_rounded(_arc(1.0, 0, 360, 72))],
+    "circle": [_rounded(_arc(1.0, 0.0, 360.0, 72))],
     "crescent": _crescent(),
     "cross": _cross(),
     "heart": _heart(),
-    "hexagon": _polygon(6),
     "ring": _ring(),
     "square": _polygon(4),
     "star": _polygon(5, inner=0.42),

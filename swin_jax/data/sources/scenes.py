@@ -37,6 +37,10 @@ class Variant:
       inside: share of the radius, in percent, by which a centre keeps away from the edge.
       dominance: percent of the main object's visible pixels that another object may have at most.
       contrast: between an object and the background, at least.
+      turn: an object's rotation in degrees, either way, at most.
+      object_value, background_value: brightness of colours, in [0, 255].
+      texture: contrast between the two colours of an object, in percent of what was drawn.
+      background_texture: how far the background's two colours are apart at most, in [0, 255].
     """
 
     main: tuple[int, int]
@@ -50,13 +54,18 @@ class Variant:
     inside: int
     dominance: int
     contrast: int
+    turn: int
+    object_value: tuple[int, int]
+    background_value: tuple[int, int]
+    texture: int
+    background_texture: int
 
 
 VARIANTS = {
     "easy": Variant(
-        main=(34, 46),
-        others=(24, 27),
-        count=(0, 2),
+        main=(36, 46),
+        others=(24, 26),
+        count=(0, 1),
         occluders=(0, 0),
         clutter=(0, 0),
         litter=(0, 0),
@@ -64,7 +73,12 @@ VARIANTS = {
         visible=65,
         inside=100,
         dominance=65,
-        contrast=50,
+        contrast=60,
+        turn=30,
+        object_value=(150, 250),
+        background_value=(20, 90),
+        texture=40,
+        background_texture=25,
     ),
     "hard": Variant(
         main=(24, 42),
@@ -78,6 +92,11 @@ VARIANTS = {
         inside=65,
         dominance=60,
         contrast=25,
+        turn=180,
+        object_value=(80, 245),
+        background_value=(80, 245),
+        texture=100,
+        background_texture=40,
     ),
 }
 
@@ -126,10 +145,10 @@ def draw_scene(variant: str, seed: int, index: int) -> Scene:
     rng = np.random.Generator(np.random.Philox(key=np.array([seed, index], np.uint64)))
     rules = VARIANTS[variant]
     sprites = _compose(rules, rng)
-    background = _pick_colour(rng)
-    image = _background(background, rng)
+    background = _pick_colour(rules.background_value, rng)
+    image = _background(background, rules.background_texture, rng)
     for sprite in reversed(sprites):
-        _paint(image, sprite, background, rules.contrast, rng)
+        _paint(image, sprite, background, rules, rng)
     return _annotated(image, sprites)
 
 
@@ -137,7 +156,7 @@ def _compose(rules: Variant, rng: np.random.Generator) -> list[Sprite]:
     """Litter, objects and clutter from front to back; the main object always among them."""
     label = int(rng.integers(len(CLASSES)))
     for _ in range(ATTEMPTS):
-        main = _object(label, rules.main, rules.inside, rng)
+        main = _object(label, rules.main, rules, rng)
         hidden = np.zeros((SIZE, SIZE), bool)
         front = [_litter(rng) for _ in range(_between(rules.litter, rng))]
         for sprite in front:
@@ -168,7 +187,7 @@ def _others(
     for _ in range(3 * count):
         if len(found) == count:
             break
-        sprite = _object(int(rng.integers(len(CLASSES))), rules.others, rules.inside, rng, near)
+        sprite = _object(int(rng.integers(len(CLASSES))), rules.others, rules, rng, near)
         shown = int((sprite.mask & ~hidden[sprite.rows, sprite.columns]).sum())
         if shown <= budget and shown * 100 >= int(sprite.mask.sum()) * rules.visible:
             hidden[sprite.rows, sprite.columns] |= sprite.mask
@@ -177,16 +196,18 @@ def _others(
 
 
 def _object(
-    label: int, radii: tuple[int, int], inside: int, rng: np.random.Generator, near: Sprite | None = None
+    label: int, radii: tuple[int, int], rules: Variant, rng: np.random.Generator, near: Sprite | None = None
 ) -> Sprite:
     """A shape of a class, anywhere or with its centre within the rectangle of another."""
     radius = _between(radii, rng)
-    margin = radius * inside // 100
+    margin = radius * rules.inside // 100
     rows = columns = (margin, SIZE - 1 - margin)
     if near is not None:
         rows, columns = (near.rows.start, near.rows.stop - 1), (near.columns.start, near.columns.stop - 1)
     centre = _between(rows, rng), _between(columns, rng)
-    return _sprite(OUTLINES[CLASSES[label]], radius, centre, int(rng.integers(TURN)), label)
+    return _sprite(
+        OUTLINES[CLASSES[label]], radius, centre, _between((-rules.turn, rules.turn), rng) % TURN, label
+    )
 
 
 def _litter(rng: np.random.Generator) -> Sprite:
@@ -213,24 +234,24 @@ def _sprite(outline: Outline, radius: int, centre: tuple[int, int], angle: int, 
     return Sprite(rows, columns, visible, label)
 
 
-def _background(base: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _background(base: np.ndarray, apart: int, rng: np.random.Generator) -> np.ndarray:
     """A texture of two colours near each other."""
     kind = TEXTURES[int(rng.integers(len(TEXTURES)))]
     weights = texture(kind, SIZE, SIZE, rng, period=_between((8, 24), rng))
-    return painted(weights, base, np.clip(base + rng.integers(-40, 41, 3), 0, FULL))
+    return painted(weights, base, np.clip(base + rng.integers(-apart, apart, 3, endpoint=True), 0, FULL))
 
 
 def _paint(
-    image: np.ndarray, sprite: Sprite, background: np.ndarray, least: int, rng: np.random.Generator
+    image: np.ndarray, sprite: Sprite, background: np.ndarray, rules: Variant, rng: np.random.Generator
 ) -> None:
     """Lays a textured sprite with a dark rim and a soft shadow on the picture."""
     height, width = sprite.coverage.shape
-    first = _pick_colour(rng)
+    first = _pick_colour(rules.object_value, rng)
     for _ in range(ATTEMPTS):
-        if contrast(first, background) >= least:
+        if contrast(first, background) >= rules.contrast:
             break
-        first = _pick_colour(rng)
-    second = _partner(first, rng)
+        first = _pick_colour(rules.object_value, rng)
+    second = first + (_partner(first, rules, rng) - first) * rules.texture // 100
     kind = TEXTURES[int(rng.integers(len(TEXTURES)))]
     pixels = painted(texture(kind, height, width, rng, period=_between((5, 12), rng)), first, second)
     rim = sprite.coverage - cv2.erode(sprite.coverage, np.ones((3, 3), np.uint8), borderValue=(OPAQUE,))
@@ -254,18 +275,18 @@ def _shade(image: np.ndarray, sprite: Sprite) -> None:
     under[:] = under * (256 - soft // 2) >> 8
 
 
-def _pick_colour(rng: np.random.Generator) -> np.ndarray:
-    return colour(int(rng.integers(HUES)), _between((90, 230), rng), _between((80, 245), rng))
+def _pick_colour(value: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    return colour(int(rng.integers(HUES)), _between((90, 230), rng), _between(value, rng))
 
 
-def _partner(first: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _partner(first: np.ndarray, rules: Variant, rng: np.random.Generator) -> np.ndarray:
     """A second colour that goes with the first: brighter, darker, or another altogether."""
     choice = int(rng.integers(3))
     if choice == 0:
         return (first + 2 * FULL) // 3
     if choice == 1:
         return first * 3 // 5
-    return _pick_colour(rng)
+    return _pick_colour(rules.object_value, rng)
 
 
 def _annotated(image: np.ndarray, sprites: list[Sprite]) -> Scene:

@@ -29,12 +29,13 @@ LABEL_MAP = {"shape": (SIZE, SIZE, 1), "encoding_format": "png"}
 class Shapes(tfds.core.GeneratorBasedBuilder):
     """Scenes of textured geometric objects with classes, boxes, exact instance masks and a semantic map.
 
-    Configs: `easy` (one to three objects) and `hard` (clutter, overlap, occlusion). See `scenes.VARIANTS`.
+    Configs: `easy` (one or two bright objects on a dark ground) and `hard` (clutter, overlap, occlusion, any
+    brightness); `scenes.VARIANTS` has the numbers.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")  # a change of any pixel is a new version
     BUILDER_CONFIGS = [  # noqa: RUF012 (the name and kind that tfds asks for)
-        tfds.core.BuilderConfig(name="easy", description="One to three objects, the main one whole."),
+        tfds.core.BuilderConfig(name="easy", description="One or two bright objects, the main one whole."),
         tfds.core.BuilderConfig(name="hard", description="Clutter, overlap and occlusion."),
     ]
 

@@ -1,17 +1,21 @@
 """Any tfds image classification set that is prepared as ArrayRecord, read by random access without TensorFlow."""
 
+import difflib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import read_only_builder
 from tensorflow_datasets.proto import tf_example_pb2
 
 from swin_jax.data.sources.base import Record, check_labels
 
 Features = Mapping[str, Any]
 
+NAME = re.compile(r"\w+(/[\w+.-]+)?(:\d+\.\d+\.\d+)?$")
 NAME_FIELDS = ("file_name", "image/filename", "filename", "id")
 CHECKED = 16  # records whose labels are looked at when a source is opened
 
@@ -35,11 +39,9 @@ class TfdsSource:
         self._name = next((field for field in NAME_FIELDS if field in features), None)
         self._data = _open(builder, split, kind)
         self.class_names = tuple(features[self._label].names)
-        records = [
-            self[index] for index in np.linspace(0, len(self) - 1, min(CHECKED, len(self))).astype(int)
-        ]
+        some = np.linspace(0, len(self) - 1, min(CHECKED, len(self))).astype(int).tolist()
         check_labels(
-            [record["label"] for record in records], len(self.class_names), f"{kind}, split {split},"
+            [self[index]["label"] for index in some], len(self.class_names), f"{kind}, split {split},"
         )
 
     @property
@@ -79,18 +81,13 @@ def open_tfds(name: str, split: str, *, root: str | None = None) -> TfdsSource:
         that mends it.
     """
     options = {} if root is None else {"data_dir": os.path.expanduser(root)}
-    shown = "".join(f" --{flag}={value}" for flag, value in options.items())
+    if not NAME.match(name):
+        raise ValueError(f"{name!r} does not name a tfds data set; write tfds:<name>[/<config>][:<version>]")
     try:
-        builder = tfds.builder(name, try_gcs=False, **options)
+        # From its files: the code that defined a set may want TensorFlow, and reading does not need it.
+        builder = read_only_builder.builder_from_files(name, **options)
     except tfds.core.DatasetNotFoundError as error:
-        raise ValueError(
-            f"the tfds data set {name!r} is neither known to tfds nor prepared in {root or 'its data directory'}"
-        ) from error
-    if not builder.is_prepared():
-        raise ValueError(
-            f"the tfds data set {name!r} is not prepared in {builder.data_dir}; prepare it, where TensorFlow is "
-            f"installed, with: tfds build {name}{shown} --file_format=array_record"
-        )
+        raise ValueError(_not_prepared(name, options)) from error
     formats = {form.value for form in builder.info.available_file_formats()}
     if "array_record" not in formats:
         raise ValueError(
@@ -99,6 +96,21 @@ def open_tfds(name: str, split: str, *, root: str | None = None) -> TfdsSource:
             f"--dataset_version_dir={builder.data_dir} --out_file_format=array_record"
         )
     return TfdsSource(builder, split, kind=f"tfds:{builder.info.full_name}")
+
+
+def _not_prepared(name: str, options: Mapping[str, str]) -> str:
+    known, base = tfds.list_builders(with_community_datasets=False), re.split("[/:]", name)[0]
+    where = options.get("data_dir", "the tfds data directory")
+    if base not in known:
+        near = difflib.get_close_matches(base, known, n=1)
+        return f"the tfds data set {name!r} is neither prepared in {where} nor known to tfds" + (
+            f"; did you mean {near[0]!r}?" if near else ""
+        )
+    flags = "".join(f" --{flag}={value}" for flag, value in options.items())
+    return (
+        f"the tfds data set {name!r} is not prepared in {where}; prepare it, where TensorFlow is installed, with: "
+        f"tfds build {name}{flags} --file_format=array_record"
+    )
 
 
 def _picture_and_class(features: Any, kind: str) -> tuple[str, str]:
