@@ -3,14 +3,16 @@
 import difflib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from google.protobuf.message import DecodeError
 from tensorflow_datasets.core import read_only_builder
 from tensorflow_datasets.proto import tf_example_pb2
 
+from swin_jax.data.decode import UnreadablePicture
 from swin_jax.data.sources.base import Record, check_labels
 
 Features = Mapping[str, Any]
@@ -55,17 +57,31 @@ class TfdsSource:
         return self.record(index, self.features(index))
 
     def features(self, index: int) -> Features:
-        """The stored values of an example, undecoded, by flat feature name ("objects/bbox")."""
+        """The stored values of an example, undecoded, by flat feature name ("objects/bbox").
+
+        Raises:
+          UnreadablePicture: its file is missing or damaged.
+        """
         example: Any = tf_example_pb2.Example  # type: ignore[attr-defined]  (made at run time)
-        return example.FromString(self._data[index]).features.feature
+        try:
+            return example.FromString(self._data[index]).features.feature
+        except (RuntimeError, OSError, DecodeError) as error:  # ArrayRecord raises the first
+            raise UnreadablePicture(self._record_name(index), " ".join(str(error).split())) from error
 
     def record(self, index: int, features: Features) -> Record:
         """Picture, label and name out of an example's stored values."""
-        name = f"{self._kind}, split {self._split}, record {index}"
+        name = self._record_name(index)
         if self._name is not None and features[self._name].bytes_list.value:
             name += f" ({features[self._name].bytes_list.value[0].decode(errors='replace')})"
-        image = features[self._image].bytes_list.value[0]
-        return {"image": image, "label": features[self._label].int64_list.value[0], "name": name}
+        image, label = features[self._image].bytes_list.value, features[self._label].int64_list.value
+        if len(image) != 1 or len(label) != 1:
+            raise UnreadablePicture(
+                name, f"it holds {len(image)} pictures and {len(label)} labels, expected one each"
+            )
+        return {"image": image[0], "label": label[0], "name": name}
+
+    def _record_name(self, index: int) -> str:
+        return f"{self._kind}, split {self._split}, record {index}"
 
 
 def open_tfds(name: str, split: str, *, root: str | None = None) -> TfdsSource:
@@ -123,16 +139,19 @@ def _picture_and_class(features: Any, kind: str) -> tuple[str, str]:
         preferred = [name for name in names if name in ("image", "label")] or names
         if len(preferred) != 1:
             raise ValueError(
-                f"{kind} is no image classification set: of its features {', '.join(features)}, "
-                f"{len(names)} are a {sort.__name__}, expected one"
+                f"{kind} is no image classification set: expected one {sort.__name__} feature, "
+                f"got {len(names)} among {', '.join(features)}"
             )
         found += preferred
     return found[0], found[1]
 
 
-def _open(builder: Any, split: str, kind: str) -> Sequence[bytes]:
+def _open(builder: Any, split: str, kind: str) -> Any:
+    """Random access to serialised examples."""
     try:
-        # Serialised: tfds would decode all features of an example, with their pictures.
+        # tfds would decode all features of an example, with their pictures.
         return builder.as_data_source(split=split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
     except ValueError as error:
-        raise ValueError(f"{kind} has no split {split!r}; it has {', '.join(builder.info.splits)}") from error
+        raise ValueError(
+            f"{kind} has no split {split!r}; it has {', '.join(sorted(builder.info.splits))}"
+        ) from error
