@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from swin_jax.ops.window_attention import check_implementation
+from swin_jax.ops.window_attention import implementation_names
 
 if TYPE_CHECKING:
     from swin_jax.models.swin import SwinTransformer
@@ -57,7 +57,7 @@ def check_swin(model: "SwinTransformer", remat_policies: Sequence[str]) -> None:
     check_choice("window_policy", model.window_policy, WINDOW_POLICIES)
     if model.remat is not None:
         check_choice("remat", model.remat, remat_policies)
-    check_implementation(model.implementation)
+    check_choice("implementation", model.implementation, implementation_names())
 
 
 def _check_integer(field: str, value: object, least: int) -> None:

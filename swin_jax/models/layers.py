@@ -80,10 +80,28 @@ def uniform_of_fan_in(fan_in: int) -> nn.initializers.Initializer:
     return init
 
 
+@jax.custom_vjp
 def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """GELU in its exact form, x * Phi(x), computed in float32."""
+    """GELU in its exact form, x * Phi(x), computed in float32. The backward pass keeps x alone."""
     wide = x.astype(jnp.float32)
-    return (0.5 * wide * (1.0 + jax.lax.erf(wide * math.sqrt(0.5)))).astype(x.dtype)
+    return (wide * _normal_distribution(wide)).astype(x.dtype)
+
+
+def _normal_distribution(x: Array) -> Array:
+    return 0.5 * (1.0 + jax.lax.erf(x * math.sqrt(0.5)))
+
+
+def _gelu_forward(x: Array) -> tuple[Array, Array]:
+    return gelu(x), x
+
+
+def _gelu_backward(x: Array, gradient: Array) -> tuple[Array]:
+    wide = x.astype(jnp.float32)
+    density = jnp.exp(-0.5 * wide * wide) / math.sqrt(2.0 * math.pi)
+    return ((gradient * (_normal_distribution(wide) + wide * density)).astype(x.dtype),)
+
+
+gelu.defvjp(_gelu_forward, _gelu_backward)
 
 
 def pad_to_multiple(
@@ -110,7 +128,8 @@ class DropPath(nn.Module):
         keep = 1.0 - self.rate
         shape = (x.shape[0],) + (1,) * (x.ndim - 1)
         kept = jax.random.bernoulli(self.make_rng("dropout"), keep, shape)
-        return x * (kept.astype(x.dtype) / jnp.asarray(keep, x.dtype))
+        # The factor stays float32: rounded to bfloat16 it would scale the kept branches wrongly.
+        return (x * (kept / jnp.float32(keep))).astype(x.dtype)
 
 
 class PatchProjection(TypedModule):

@@ -54,7 +54,8 @@ def window_and_shift(height: int, width: int, window: int, shifted: bool, policy
     """The window and shift a block uses on a map of `height` x `width`; the published codes have two rules.
 
     "classification": a map whose smaller side does not exceed the window gets a window of that side and no
-    shift, for both axes. "dense": always the configured window, always shifted in odd blocks.
+    shift, for both axes; its bias is the centre of the table. "dense": always the configured window, always
+    shifted in odd blocks. Both fill the map up to whole windows.
     """
     if policy == "classification" and min(height, width) <= window:
         return min(height, width), 0
@@ -156,8 +157,7 @@ class SwinStage(TypedModule):
 
 
 class SwinTransformer(TypedModule):
-    """Swin Transformer: normalised pictures `[B, H, W, 3]` of any size to logits or to maps at strides 4 to
-    32.
+    """Swin Transformer: normalised pictures `[B, H, W, 3]` of any size to logits, or to maps at strides 4 to 32.
 
     Attributes:
       embed_dim: channels of the first stage; each further stage has twice as many.
@@ -177,9 +177,9 @@ class SwinTransformer(TypedModule):
       window_policy: "classification" or "dense", see `window_and_shift`. Never changes the parameters.
       features_only: return the maps of `out_indices`, each through its own norm, instead of logits.
       out_indices: stages whose maps are returned; None means all.
-      frozen_stages: -1 trains everything; 0 freezes the patch embedding, 1 also the position embedding, k >=
-        2 also the stages 0 to k - 2. Frozen parts get no gradient and run as in evaluation; `frozen` tells
-        the optimizer.
+      frozen_stages: -1 trains everything; 0 freezes the patch embedding, 1 also the position embedding, k >= 2
+        also the first k - 1 stages. Frozen parts get no gradient and run as in evaluation; `frozen` tells the
+        optimizer.
       remat: None, or a name of `REMAT_POLICIES`: recompute each block in the backward pass.
       implementation: of `swin_jax.ops.window_attention`.
       constrain: applied to the map after the embedding and every block: the place for a sharding constraint.
@@ -288,10 +288,9 @@ class SwinTransformer(TypedModule):
     def layer_of(self, path: str) -> int:
         """The depth of a parameter, for layer-wise learning rates (as published with SimMIM).
 
-        0: patch and position embedding (and a mask token); block j of stage i: the number of blocks before it
-          + 1;
-        the merging after stage i: that of the stage's last block; norms, head and what other tasks add:
-        `num_layers - 1`.
+        Patch embedding, position embedding and mask token are layer 0, then every block is one; patch merging
+        counts to the block before it; norms, head and what other tasks add are the last, `num_layers - 1`.
+        `path` is as in the table of this module.
         """
         first, *rest = path.split("/")
         if first in ("patch_embed", "absolute_pos_embed", "mask_token"):
@@ -337,16 +336,22 @@ class SwinTransformer(TypedModule):
             window_size=self.window_size,
             window_policy=self.window_policy,
             qkv_bias=self.qkv_bias,
-            attn_drop_rate=self.attn_drop_rate,
+            attn_drop_rate=float(self.attn_drop_rate),
             implementation=self.implementation,
         )
         block = SwinBlock
         if self.remat is not None:
-            block = nn.remat(SwinBlock, policy=REMAT_POLICIES[self.remat], static_argnums=(2,))
+            train = 2  # the argument of SwinBlock.__call__ that is a Python bool
+            block = nn.remat(SwinBlock, policy=REMAT_POLICIES[self.remat], static_argnums=(train,))
         rates = np.linspace(0.0, self.drop_path_rate, sum(self.depths))
         start = sum(self.depths[:index])
         return SwinStage(
-            functools.partial(block, attention=attention, mlp_ratio=self.mlp_ratio, drop_rate=self.drop_rate),
+            functools.partial(
+                block,
+                attention=attention,
+                mlp_ratio=float(self.mlp_ratio),
+                drop_rate=float(self.drop_rate),
+            ),
             num_heads=self.num_heads[index],
             drop_path_rates=tuple(float(rate) for rate in rates[start : start + self.depths[index]]),
             downsample=index < len(self.depths) - 1,

@@ -8,11 +8,10 @@ program.
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Float, Int, Shaped
 
 MASKED = -100.0
-"""Added to the logits between tokens of different regions. Finite, as published: after exp it is exactly 0 in
-float32 unless a whole row lies 100 below its largest entry."""
+"""Added to the logits between tokens of different regions. Finite, as published; exp(-100) is 4e-44."""
 
 
 def padded_size(size: int, window: int) -> int:
@@ -82,20 +81,13 @@ def window_region_ids(height: int, width: int, window: int, shift: int) -> Int[n
     return ids.transpose(0, 2, 1, 3).reshape(-1, window * window)
 
 
-def same_region(
-    ids: Int[np.ndarray, "windows tokens"],
-) -> Bool[Array, "windows tokens tokens"]:
-    """Whether query i and key j of a window may see each other.
+def shift_mask(height: int, width: int, window: int, shift: int) -> Float[Array, "windows tokens tokens"]:
+    """Added to the attention logits of shifted windows: 0 within a region, `MASKED` across regions.
 
     Compared on device from the ids, so that a large map does not put a large mask into the compiled program.
     """
-    on_device = jnp.asarray(ids)
-    return on_device[:, :, None] == on_device[:, None, :]
-
-
-def shift_mask(height: int, width: int, window: int, shift: int) -> Float[Array, "windows tokens tokens"]:
-    """Added to the attention logits of shifted windows: 0 within a region, `MASKED` across regions."""
-    return jnp.where(same_region(window_region_ids(height, width, window, shift)), 0.0, MASKED)
+    ids = jnp.asarray(window_region_ids(height, width, window, shift))
+    return jnp.where(ids[:, :, None] == ids[:, None, :], 0.0, MASKED)
 
 
 def relative_position_index(window: int, table_window: int | None = None) -> Int[np.ndarray, "tokens tokens"]:

@@ -18,6 +18,21 @@ def test_gelu_is_the_exact_form():
     np.testing.assert_allclose(layers.gelu(jnp.asarray(x, jnp.float32)), expected, atol=1e-6)
 
 
+def test_the_gradient_of_gelu_is_phi_plus_x_times_the_density():
+    x = np.linspace(-5, 5, 101)
+    exact = [
+        0.5 * (1 + math.erf(v / math.sqrt(2))) + v * math.exp(-v * v / 2) / math.sqrt(2 * math.pi) for v in x
+    ]
+    gradient = jax.vmap(jax.grad(layers.gelu))(jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(gradient, exact, atol=1e-6)
+
+
+def test_gelu_of_bfloat16_keeps_its_input_alone_for_the_backward_pass():
+    x = jnp.linspace(-5, 5, 101, dtype=jnp.bfloat16)
+    _, backward = jax.vjp(layers.gelu, x)
+    assert [leaf.dtype for leaf in jax.tree.leaves(backward)] == [jnp.bfloat16]
+
+
 @pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 5)])
 def test_matmul_has_the_gradients_of_a_matrix_product(shape: tuple[int, ...]):
     draw = np.random.RandomState(0)

@@ -1,6 +1,5 @@
 """Window attention: one entry point, several implementations that give the same numbers."""
 
-import difflib
 from collections.abc import Callable
 
 from jaxtyping import Array, Float, Key
@@ -65,18 +64,14 @@ def window_attention(
     )
 
 
-def check_implementation(name: str) -> None:
-    """Raises ValueError, naming the nearest, if `name` is neither "auto" nor an implementation."""
-    known = ["auto", *IMPLEMENTATIONS]
-    if name not in known:
-        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-        raise ValueError(
-            f"implementation must be one of {', '.join(known)}, got {name!r}; did you mean {nearest!r}?"
-        )
+def implementation_names() -> tuple[str, ...]:
+    """What `implementation` may be."""
+    return ("auto", *IMPLEMENTATIONS)
 
 
 def _implementation(name: str) -> Callable[..., Array]:
-    check_implementation(name)
+    if name not in implementation_names():
+        raise ValueError(f"implementation must be one of {', '.join(implementation_names())}, got {name!r}")
     return IMPLEMENTATIONS["xla" if name == "auto" else name]
 
 
