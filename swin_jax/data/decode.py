@@ -3,15 +3,26 @@
 import io
 import struct
 import zlib
+from collections.abc import Callable
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 JPEG, PNG = ("JPEG", "MPO"), ("PNG",)
 FORMATS = ("JPEG", *PNG, "WEBP", "BMP", "GIF", "TIFF", "PPM")
-ORIENTATION = 0x0112  # the EXIF tag
 UPRIGHT = 1
+# EXIF 2.3, orientation tag: what sets a picture [H,W,C] upright.
+SET_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda p: p[:, ::-1],
+    3: lambda p: p[::-1, ::-1],
+    4: lambda p: p[::-1],
+    5: lambda p: p.swapaxes(0, 1),
+    6: lambda p: np.rot90(p, -1),
+    7: lambda p: np.rot90(p, 2).swapaxes(0, 1),
+    8: lambda p: np.rot90(p),
+}
+ORIENTATION_TAG, SHORT = 0x0112, 3
 # What Pillow raises for damaged or hostile files; anything else is a mistake of ours and must be seen.
 DAMAGED = (
     OSError,
@@ -67,8 +78,16 @@ def decode_picture(data: bytes | np.ndarray, name: str) -> np.ndarray:
         raise UnreadablePicture(name, "it is empty")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            fast = _decode_fast(data, picture)
-            return _decode_any(picture) if fast is None else fast
+            pixels = _decode_fast(data, picture)
+            if pixels is None:
+                pixels = _decode_any(picture)
+            # Pillow itself turns TIFF.
+            orientation = (
+                UPRIGHT if picture.format == "TIFF" else exif_orientation(picture.info.get("exif", b""))
+            )
+            return (
+                np.ascontiguousarray(SET_UPRIGHT[orientation](pixels)) if orientation != UPRIGHT else pixels
+            )
     except Image.UnidentifiedImageError as error:
         raise UnreadablePicture(name, "it is not in a known picture format") from error
     except DAMAGED as error:
@@ -88,7 +107,7 @@ def _decode_fast(data: bytes, picture: Image.Image) -> np.ndarray | None:
     else:
         plain = picture.format in PNG and picture.mode in ("RGB", "L") and b"IEND" in data[-12:]
         plain = plain and data[24] == 8  # bits of a channel, in the header chunk
-    if not plain or _orientation(picture) != UPRIGHT:
+    if not plain or "transparency" in picture.info:
         return None
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
@@ -98,8 +117,6 @@ def _decode_fast(data: bytes, picture: Image.Image) -> np.ndarray | None:
 def _decode_any(picture: Image.Image) -> np.ndarray:
     """By Pillow."""
     picture.load()
-    if _orientation(picture) != UPRIGHT:
-        picture = ImageOps.exif_transpose(picture)
     if picture.mode == "I" or picture.mode.startswith("I;16"):
         return _from_16_bit(picture)
     if picture.mode == "P":
@@ -116,11 +133,24 @@ def _from_16_bit(picture: Image.Image) -> np.ndarray:
     return np.repeat(((grey + 128) // 257).astype(np.uint8)[..., None], 3, axis=-1)
 
 
-def _orientation(picture: Image.Image) -> int:
-    # Pillow parses EXIF only when asked; most pictures have none.
-    if not {"exif", "xmp", "XML:com.adobe.xmp"} & picture.info.keys() and picture.format != "TIFF":
+def exif_orientation(exif: bytes) -> int:
+    """The orientation, 1 to 8, in an EXIF block; 1 where there is none or the block is damaged.
+
+    Pillow's parser warns about damaged blocks, which many photographs have.
+    """
+    tiff = exif.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    if order is None or len(tiff) < 10:
         return UPRIGHT
-    return picture.getexif().get(ORIENTATION, UPRIGHT)
+    (start,) = struct.unpack_from(order + "I", tiff, 4)
+    if start + 2 > len(tiff):
+        return UPRIGHT
+    (count,) = struct.unpack_from(order + "H", tiff, start)
+    for entry in range(start + 2, min(start + 2 + 12 * count, len(tiff) - 11), 12):
+        tag, kind, _, value = struct.unpack_from(order + "HHIH", tiff, entry)
+        if tag == ORIENTATION_TAG and kind == SHORT:
+            return value if value in SET_UPRIGHT else UPRIGHT
+    return UPRIGHT
 
 
 def _from_array(picture: np.ndarray, name: str) -> np.ndarray:

@@ -13,6 +13,7 @@ from swin_jax.ops.losses import smoothed_cross_entropy
 from swin_jax.tasks import pictures
 from swin_jax.tasks.task import Aux, Batch, Predictions, Terms
 
+LARGEST_CONFUSION = 2000  # classes; a dense matrix of 21,841 would take gigabytes
 SHEET_ROWS = 24  # pictures on a contact sheet
 
 
@@ -175,5 +176,10 @@ class ClassificationScorer:
         }
 
     def draw(self) -> dict[str, np.ndarray]:
-        """The confusion matrix with the accuracy of each class."""
-        return {"confusion": pictures.confusion(self.confusion(), self.class_names)}
+        """The accuracy of each class and, up to some thousand classes, the confusion matrix."""
+        drawn = {
+            "accuracy": pictures.class_bars(self.per_class(), self.class_names, title="accuracy by class")
+        }
+        if self.num_classes <= LARGEST_CONFUSION:
+            drawn["confusion"] = pictures.confusion(self.confusion(), self.class_names, title="confusion")
+        return drawn

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Float
 
 from swin_jax.training.schedules import Real, Schedule
 from swin_jax.training.sharding import path_name
@@ -186,17 +185,6 @@ def groups_table(groups: Sequence[ParameterGroup]) -> str:
         f"{name:<{widths[0]}}  {tensors:>{widths[1]}}  {values:>{widths[2]}}  {example}".rstrip()
         for name, tensors, values, example in rows
     )
-
-
-def global_norm(tree: Any) -> Float[jax.Array, ""]:
-    """L2 norm of all values of a tree, accumulated in f32 whatever the leaves' type."""
-    squares = [jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(tree)]
-    return jnp.sqrt(sum(squares, jnp.float32(0)))
-
-
-def layer_norms(tree: Any) -> dict[str, Float[jax.Array, ""]]:
-    """L2 norm of each leaf by its path, f32: the evidence that shows where a value stopped being finite."""
-    return {path_name(path): global_norm(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def _compiled(field: str, patterns: Sequence[str]) -> list[re.Pattern[str]]:

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import struct
 
 import numpy as np
 import pytest
@@ -49,6 +50,8 @@ KINDS = {
     "png, interlaced grey": lambda p: encoded(p.convert("L"), "PNG"),
     "png, alpha": lambda p: encoded(fading(p), "PNG"),
     "png, grey with alpha": lambda p: encoded(fading(p).convert("LA"), "PNG"),
+    "png, one grey transparent": lambda p: encoded(p.convert("L"), "PNG", transparency=100),
+    "png, one colour transparent": lambda p: encoded(p, "PNG", transparency=(4, 6, 250)),
     "png, palette": lambda p: encoded(p.quantize(32), "PNG"),
     "png, palette of two": lambda p: encoded(p.convert("1"), "PNG"),
     "webp": lambda p: encoded(p, "WEBP"),
@@ -114,6 +117,21 @@ def test_exif_orientation_is_applied(form, orientation, scene):
     exif[ORIENTATION] = orientation
     data = encoded(Image.fromarray(scene), form, exif=exif)
     np.testing.assert_array_equal(decode_picture(data, "p"), UPRIGHT[orientation](by_pillow(data)))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_exif_in_either_byte_order_and_damaged_exif(order, scene):
+    mark = {"<": b"II*\0", ">": b"MM\0*"}[order]
+    directory = struct.pack(order + "HHHIHHHHIHH", 2, 0x0100, 3, 1, 52, 0, ORIENTATION, 3, 1, 6, 0)
+    exif = b"Exif\0\0" + mark + struct.pack(order + "I", 8) + directory + bytes(4)
+    upright = Image.fromarray(scene)
+    data = encoded(upright, "JPEG", exif=exif)
+    np.testing.assert_array_equal(decode_picture(data, "p"), UPRIGHT[6](by_pillow(data)))
+    for length in range(6, len(exif) - 5):
+        data = encoded(upright, "JPEG", exif=exif[:length])
+        assert decode_picture(data, "p").shape in [(HEIGHT, WIDTH, 3), (WIDTH, HEIGHT, 3)]
+    data = encoded(upright, "JPEG", exif=exif[:10] + bytes([255] * 20))
+    np.testing.assert_array_equal(decode_picture(data, "p"), by_pillow(encoded(upright, "JPEG")))
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "jpeg, progressive", "jpeg, CMYK", "png", "png, palette", "webp"])

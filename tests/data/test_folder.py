@@ -65,6 +65,14 @@ def test_what_is_no_picture_is_left_out(pictures):
     assert len(source) == 22
 
 
+def test_links_are_followed_but_not_in_circles(pictures, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copy(pictures / "train" / "ant" / "00.jpg", tmp_path / "elsewhere")
+    (pictures / "train" / "ant" / "linked").symlink_to(tmp_path / "elsewhere")
+    (pictures / "train" / "ant" / "circle").symlink_to(pictures / "train")
+    assert len(open_source("folder", "train", root=str(pictures))) == 22
+
+
 def test_a_class_may_be_missing_in_validation(pictures, caplog):
     shutil.rmtree(pictures / "val" / "bee")
     with caplog.at_level(logging.WARNING):

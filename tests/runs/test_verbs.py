@@ -37,7 +37,11 @@ def test_a_run_directory_holds_what_it_should(trained: Path) -> None:
         "curves.png",
         "pictures",
     }
-    assert {path.name for path in (trained / "pictures").iterdir()} == {"confusion.png", "predictions.png"}
+    assert {path.name for path in (trained / "pictures").iterdir()} == {
+        "accuracy.png",
+        "confusion.png",
+        "predictions.png",
+    }
     for path in (trained / "curves.png", *(trained / "pictures").iterdir()):
         with Image.open(path) as picture:
             assert min(picture.size) > 100

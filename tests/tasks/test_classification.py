@@ -70,7 +70,9 @@ def test_scores_equal_brute_force() -> None:
         expected[label, guess] += 1
     np.testing.assert_array_equal(scorer.confusion(), expected)
     seen = expected.sum(1)
-    np.testing.assert_allclose(scorer.per_class()[seen > 0], (np.diag(expected) / np.maximum(seen, 1))[seen > 0])
+    np.testing.assert_allclose(
+        scorer.per_class()[seen > 0], (np.diag(expected) / np.maximum(seen, 1))[seen > 0]
+    )
     assert np.isnan(scorer.per_class()[seen == 0]).all()
     assert result["mean_class_accuracy"] == pytest.approx(np.nanmean(scorer.per_class()))
 
@@ -106,3 +108,15 @@ def test_thousands_of_classes_need_no_dense_matrix() -> None:
     scorer.add(batch, {"log_probabilities": log_probabilities})
     assert scorer.result()["top1"] == 0.5
     assert scorer.per_class()[21840] == 1.0
+    drawn = scorer.draw()
+    assert set(drawn) == {"accuracy"}
+    assert drawn["accuracy"].ndim == 3
+
+
+def test_pictures_of_an_evaluation() -> None:
+    batch, predictions = scored()
+    scorer = ClassificationScorer(NAMES)
+    scorer.add(batch, predictions)
+    drawn = scorer.draw()
+    assert set(drawn) == {"accuracy", "confusion"}
+    assert all(picture.dtype == np.uint8 and picture.shape[2] == 3 for picture in drawn.values())

@@ -12,9 +12,7 @@ from swin_jax.models.registry import create_model
 from swin_jax.training.optimizer import (
     NO_DECAY_CLASSIFICATION,
     NO_DECAY_DENSE,
-    global_norm,
     groups_table,
-    layer_norms,
     make_optimizer,
     parameter_groups,
     parameter_rules,
@@ -234,17 +232,6 @@ def test_groups_count_every_value_once():
     assert text[0].split() == ["parameters", "tensors", "values", "for", "example"]
     assert text[-1].split() == ["total", "12", "181"]
     assert any(line.startswith("frozen") and line.endswith("head/bias") for line in text)
-
-
-def test_norms_are_float32_and_named():
-    values = {"a": {"b": jnp.full((3, 4), 2.0, jnp.bfloat16)}, "c": jnp.asarray([jnp.nan, 1.0])}
-    norms = layer_norms(values)
-    assert set(norms) == {"a/b", "c"}
-    assert float(norms["a/b"]) == pytest.approx(math.sqrt(48))
-    assert norms["a/b"].dtype == jnp.float32
-    assert math.isnan(float(norms["c"]))
-    # 2^16 ones: bf16 would stop counting at 256.
-    assert float(global_norm({"x": jnp.ones(2**16, jnp.bfloat16), "y": jnp.zeros(3)})) == 256.0
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swin_jax.training.schedules import make_schedule, resolve_steps, scale_lr
+from swin_jax.training.preflight import duration
+from swin_jax.training.schedules import make_schedule, scale_lr
 
 TOTAL, WARMUP = 1000, 70
 # First and last steps, both sides of the warm-up's end and of the total, and beyond.
@@ -135,7 +136,7 @@ RECIPES = {
 def test_published_recipes(name):
     (base, base_start, base_end), batch, epochs, warmup_epochs, (peak, start, end) = RECIPES[name]
     durations = {"batch_size": batch, "num_examples": 1_281_167}
-    total, warmup = (resolve_steps(epochs=n, **durations) for n in (epochs, warmup_epochs))
+    total, warmup = (duration("total", f"{n} epochs", **durations) for n in (epochs, warmup_epochs))
     schedule = make_schedule(
         peak=scale_lr(base, batch),
         warmup_start=scale_lr(base_start, batch),
@@ -196,28 +197,3 @@ def test_scale_lr_is_linear_in_the_batch():
     assert scale_lr(1.0, 64, per=256) == 0.25
     with pytest.raises(ValueError, match="total_batch=0"):
         scale_lr(1.0, 0)
-
-
-def test_durations_in_every_unit():
-    assert resolve_steps(steps=7, batch_size=8) == 7
-    assert resolve_steps(examples=1000, batch_size=128) == 8  # 7.8
-    assert resolve_steps(epochs=300, batch_size=1024, num_examples=1_281_167) == 375_342  # ...41.9
-    assert resolve_steps(epochs=0.5, batch_size=10, num_examples=100) == 5
-    assert resolve_steps(examples=1, batch_size=128) == 1
-    assert resolve_steps(epochs=0, batch_size=8, num_examples=100) == 0
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({}, "'warm-up' needs exactly one of steps, epochs or examples; got none"),
-        ({"steps": 3, "epochs": 1}, "got steps=3, epochs=1"),
-        ({"steps": -3}, "steps=-3"),
-        ({"epochs": 1.0}, "num_examples is None"),
-        ({"epochs": float("inf"), "num_examples": 3}, "epochs=inf"),
-        ({"examples": 3, "batch_size": 0}, "batch_size is 0"),
-    ],
-)
-def test_unclear_durations_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        resolve_steps("warm-up", **({"batch_size": 8} | options))

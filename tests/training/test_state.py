@@ -14,7 +14,7 @@ from swin_jax.tasks.classification import Classification
 from swin_jax.training.optimizer import make_optimizer
 from swin_jax.training.schedules import make_schedule
 from swin_jax.training.sharding import constrain_rows, make_mesh, path_name, put_batch, state_shardings
-from swin_jax.training.state import abstract_state, create_state, make_train_step
+from swin_jax.training.state import abstract_state, create_state, make_train_step, tensor_norms
 
 SIZE = (16, 16)
 BATCH = 16
@@ -162,6 +162,13 @@ def test_fsdp_splits_the_large_leaves_and_keeps_the_batch_split() -> None:
     assert placed["stage0/block0/mlp/fc1/kernel"] == jax.sharding.PartitionSpec(None, "fsdp")
     assert not any(path.endswith("bias") for path in placed)
     assert collectives(step.lower(state, put_batch(batch_at(0), mesh)).compile().as_text())["all-gather"] > 0
+
+
+def test_tensor_norms_are_float32_whatever_the_leaves_are() -> None:
+    """2^16 ones: bf16 would stop counting at 256."""
+    norms = tensor_norms({"a": jnp.ones(2**16, jnp.bfloat16), "b": jnp.asarray([3.0, 4.0])})
+    assert norms.dtype == jnp.float32
+    np.testing.assert_allclose(norms, [256.0, 5.0], rtol=1e-6)
 
 
 def test_state_is_donated() -> None:

@@ -4,7 +4,6 @@ import logging
 import os
 import zipfile
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 
@@ -42,7 +41,7 @@ class Folder:
             )
         entries = None if os.path.isdir(root) else open_zip(root)
         listing = _list(root, split, entries)
-        classes = sorted(listing if split == TRAIN else _list(root, TRAIN, entries))
+        classes = sorted(listing if split == TRAIN else _class_folders(root, TRAIN, entries))
         _check_classes(root, split, listing, classes)
         counts = [len(listing.get(name, ())) for name in classes]
         paths = [f"{split}/{name}/{path}" for name in classes for path in listing.get(name, ())]
@@ -84,18 +83,9 @@ class Strings:
 
 
 def _list(root: str, split: str, entries: dict[str, zipfile.ZipInfo] | None) -> Listing:
-    listing = _group(_walk(os.path.join(root, split)) if entries is None else below(entries, split))
-    if not listing:
-        if entries is None:
-            found = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
-        else:
-            found = sorted({name.split("/")[0] for name in entries if "/" in name})
-        seen = (
-            f"found the folders {', '.join(found[:5])}{', ...' * (len(found) > 5)}" if found else "found none"
-        )
-        raise ValueError(
-            f"{root} has no class folders in {split}/: expected {split}/<class>/<pictures>, {seen}"
-        )
+    classes = _class_folders(root, split, entries)
+    paths = _walk(os.path.join(root, split), classes) if entries is None else below(entries, split)
+    listing = _group(paths, classes)
     if not any(listing.values()):
         raise ValueError(
             f"{root} has no pictures in the class folders of {split}/: expected files ending in "
@@ -104,29 +94,52 @@ def _list(root: str, split: str, entries: dict[str, zipfile.ZipInfo] | None) -> 
     return listing
 
 
-def _walk(directory: str) -> Iterator[str]:
-    """Relative paths with "/" of all files below a directory and, ending with "/", of the folders in it."""
-    if not os.path.isdir(directory):
-        return
-    for name in os.listdir(directory):
-        top = os.path.join(directory, name)
-        if not os.path.isdir(top):
-            continue
-        yield name + "/"
-        for folder, _, files in os.walk(top, followlinks=True):
-            for file in files:
-                yield Path(folder, file).relative_to(directory).as_posix()
+def _class_folders(root: str, split: str, entries: dict[str, zipfile.ZipInfo] | None) -> list[str]:
+    """Names of the folders of a split, hidden ones excluded. Raises ValueError where there are none."""
+    if entries is None:
+        top, place = _folders(root), os.path.join(root, split)
+        names = _folders(place) if os.path.isdir(place) else []
+    else:
+        top = sorted({name.partition("/")[0] for name in entries if "/" in name})
+        names = sorted({name.partition("/")[0] for name in below(entries, split) if "/" in name})
+    names = [name for name in names if not name.startswith(".")]
+    if not names:
+        seen = f"found the folders {', '.join(top[:5])}{', ...' * (len(top) > 5)}" if top else "found none"
+        raise ValueError(
+            f"{root} has no class folders in {split}/: expected {split}/<class>/<pictures>, {seen}"
+        )
+    return names
 
 
-def _group(paths: Iterable[str]) -> Listing:
-    listing: Listing = {}
+def _folders(directory: str) -> list[str]:
+    return sorted(entry.name for entry in os.scandir(directory) if entry.is_dir())
+
+
+def _walk(directory: str, classes: Iterable[str]) -> Iterator[str]:
+    """Paths, relative and with "/", of all files in and below the class folders; links are followed."""
+    for name in classes:
+        for folder, folders, files in os.walk(os.path.join(directory, name), followlinks=True):
+            folders[:] = [below for below in folders if not _leads_back(folder, below)]
+            prefix = folder[len(directory) + 1 :].replace(os.sep, "/")
+            yield from (f"{prefix}/{file}" for file in files)
+
+
+def _leads_back(folder: str, name: str) -> bool:
+    """Whether this is a link to a folder that it lies in."""
+    path = os.path.join(folder, name)
+    return os.path.islink(path) and os.path.commonpath(
+        [os.path.realpath(path), os.path.realpath(folder)]
+    ) == os.path.realpath(path)
+
+
+def _group(paths: Iterable[str], classes: Iterable[str]) -> Listing:
+    """Pictures by class; what is hidden, or no picture by its suffix, is left out."""
+    listing: Listing = {name: [] for name in classes}
     for path in paths:
-        name, slash, rest = path.partition("/")
-        if not slash or name.startswith("."):
-            continue
-        pictures = listing.setdefault(name, [])
-        if rest.lower().endswith(PICTURE_SUFFIXES) and not rest.split("/")[-1].startswith("."):
-            pictures.append(rest)
+        name, _, rest = path.partition("/")
+        hidden = rest.startswith(".") or "/." in rest
+        if name in listing and rest.lower().endswith(PICTURE_SUFFIXES) and not hidden:
+            listing[name].append(rest)
     return {name: sorted(pictures) for name, pictures in listing.items()}
 
 
