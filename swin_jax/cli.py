@@ -49,6 +49,11 @@ def platform_flag() -> flags.FlagHolder[str]:
     return flags.DEFINE_string("platform", "", '"cpu", "gpu" or "tpu"; this machine\'s default when empty.')
 
 
+@cache
+def json_flag() -> flags.FlagHolder[bool]:
+    return flags.DEFINE_bool("json", False, "One JSON object a line instead of a table.")
+
+
 def config(flag: flags.FlagHolder[Any]) -> Any:
     """The value of a config flag.
 

@@ -32,7 +32,7 @@ from swin_jax.training.sharding import local_rows, put_batch
 WORKDIR = cli.workdir_flag()
 CHECKPOINT = cli.checkpoint_flag()
 TOP = flags.DEFINE_integer("top", 5, "How many classes to print for each picture.", lower_bound=1)
-JSON = flags.DEFINE_bool("json", False, "One JSON object a line instead of a table.")
+JSON = cli.json_flag()
 SHEET = flags.DEFINE_string("sheet", "", "Contact sheet to write; <workdir>/pictures/predict.png when empty.")
 SPLIT = cli.split_flag()
 COUNT = flags.DEFINE_integer("count", 16, "How many pictures of the split.", lower_bound=1)

@@ -16,13 +16,12 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from absl import flags
 
 from swin_jax import cli
 from swin_jax.models import registry
 from swin_jax.models.complexity import swin_macs
 
-_JSON = flags.DEFINE_bool("json", False, "Print one JSON object a line instead of a table.")
+JSON = cli.json_flag()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +64,7 @@ def table(rows: list[Row]) -> str:
 def main(argv: Sequence[str]) -> None:
     """Prints the table, or with --json one object a line."""
     del argv
-    if _JSON.value:
+    if JSON.value:
         for name in registry.model_names():
             print(json.dumps(dataclasses.asdict(summarize(name))), flush=True)
     else:

@@ -30,7 +30,7 @@ ONLY_IN = {
     "cv2": ("data/", "tasks/pictures"),
     "matplotlib": ("tasks/pictures",),
     "ml_collections": ("train.py", "config.py"),
-    "absl": ("train.py", "evaluate.py", "predict.py", "summary.py", "cli.py"),
+    "absl": ("train.py", "evaluate.py", "predict.py", "summary.py", "cli.py", "data/reading.py"),
 }
 # A room of its own: what runs where the data libraries are not installed.
 WITHOUT_DATA_LIBRARIES = ("swin_jax.summary", "swin_jax.tasks.classification", "swin_jax.models.registry")

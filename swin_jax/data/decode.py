@@ -2,6 +2,7 @@
 
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
 
@@ -22,6 +23,8 @@ SET_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     7: lambda p: np.rot90(p, 2).swapaxes(0, 1),
     8: lambda p: np.rot90(p),
 }
+# Pillow looks for a resolution in the EXIF block of many photographs; a damaged block does not concern us.
+warnings.filterwarnings("ignore", "(Possibly )?[Cc]orrupt EXIF data", UserWarning)
 ORIENTATION_TAG, SHORT = 0x0112, 3
 # What Pillow raises for damaged or hostile files; anything else is a mistake of ours and must be seen.
 DAMAGED = (

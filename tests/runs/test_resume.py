@@ -61,7 +61,11 @@ def wait_for_steps(workdir: Path, steps: int, process: Any) -> None:
         time.sleep(0.005)
 
 
-def test_killed_at_five_random_moments(folder: Path, uninterrupted: Path, tmp_path: Path) -> None:
+def test_killed_at_five_random_moments(
+    folder: Path, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # jax writes its compile cache in place: a kill would leave half an entry for all other tests to read.
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
     generator = random.Random(0)
     kills = 0
     for steps in sorted(generator.sample(range(0, STEPS), 5)):
