@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
+from swin_jax.training import run_directory
 from swin_jax.training.run_directory import RunDirectoryError
 from swin_jax.training.sharding import path_name
 from swin_jax.training.state import TrainState
@@ -51,7 +52,7 @@ class Checkpoints:
         higher_is_better: bool = True,
         read_only: bool = False,
     ) -> None:
-        self.directory = epath.Path(directory)
+        self.directory = run_directory.absolute(directory)  # Orbax refuses relative paths
         self._every = every
         self._metric = metric
         self._sign = 1.0 if higher_is_better else -1.0

@@ -49,6 +49,11 @@ def explaining(action: str, path: epath.PathLike) -> Iterator[None]:
         ) from error
 
 
+def absolute(path: epath.PathLike) -> epath.Path:
+    """A local path made absolute; a URL as it is."""
+    return epath.Path(path) if is_remote(path) else epath.Path(os.path.abspath(path))
+
+
 def is_remote(path: epath.PathLike) -> bool:
     return "://" in os.fspath(path)
 

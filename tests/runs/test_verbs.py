@@ -1,6 +1,8 @@
 """The commands on a finished run: what they print is what was measured."""
 
+import contextlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from PIL import Image
 from swin_jax import train
 from swin_jax.config import Config
 from swin_jax.training.run_directory import read_metrics
-from tests.runs.conftest import CLASSES, run
+from tests.runs.conftest import CLASSES, ROOT, run
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +24,8 @@ def trained(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = own_images.get_config("micro_32")
     config.update_from_flattened_dict(OVERRIDES | {"data.root": str(folder)})
     workdir = tmp_path_factory.mktemp("trained")
-    train.train(train.prepare(config.lock(), str(workdir)))
+    with contextlib.chdir(workdir.parent):  # a relative path, as most people give one
+        train.train(train.prepare(config.lock(), workdir.name))
     return workdir
 
 
@@ -48,7 +51,7 @@ def test_a_run_directory_holds_what_it_should(trained: Path) -> None:
 
 
 def test_evaluate_repeats_the_recorded_figures(trained: Path) -> None:
-    done = run("evaluate", f"--workdir={trained}", "--checkpoint=newest")
+    done = run("evaluate", f"--workdir={os.path.relpath(trained, ROOT)}", "--checkpoint=newest")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     recorded = [line for line in read_metrics(trained) if "eval/top1" in line][-1]
