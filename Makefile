@@ -11,7 +11,7 @@ RUN := runs/demo
 demo: $(VENV)/.run  ## Prepare the embedded data set, train, evaluate, predict and draw on this machine's CPU.
 	$(BIN)/python -m swin_jax.train --config=experiments/shapes.py:classification --workdir=$(RUN)
 	$(BIN)/python -m swin_jax.evaluate --workdir=$(RUN)
-	$(BIN)/python -m swin_jax.predict --workdir=$(RUN)
+	$(BIN)/python -m swin_jax.predict --workdir=$(RUN) --split=val
 	@echo "Pictures and curves: $(RUN)/curves.png and $(RUN)/pictures/"
 
 test: $(VENV)/.test  ## All tests but the live comparison with PyTorch; needs no torch.
