@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from absl import app, flags
 from absl import logging as absl_logging
+from ml_collections import config_flags
 
 from swin_jax.config import config_fields
 
@@ -21,6 +22,14 @@ def run(main: Callable[[Sequence[str]], None], *, takes_arguments: bool = False)
     """Parses the command line and runs `main`. Exit status 0 only on success, 2 for a wrong command line."""
     app.call_after_init(_quiet)
     app.run(main, flags_parser=partial(_parse, takes_arguments=takes_arguments))
+
+
+@cache
+def config_flag() -> flags.FlagHolder[Any]:
+    """--config and its --config.field flags; read its value with `config`."""
+    return config_flags.DEFINE_config_file(
+        "config", None, "Experiment: a file, or file:variant.", lock_config=True
+    )
 
 
 @cache

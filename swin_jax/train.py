@@ -18,7 +18,6 @@ import jax
 import optax
 from etils import epath
 from jax.sharding import Mesh
-from ml_collections import config_flags
 
 from swin_jax import cli, experiment
 from swin_jax.config import FREE_FIELDS, Config, to_dict
@@ -33,9 +32,7 @@ from swin_jax.training.run_directory import RunDirectoryError
 from swin_jax.training.schedules import Schedule
 from swin_jax.training.state import TrainState, abstract_state, create_state, make_train_step
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Experiment: a file, or file:variant.", lock_config=True
-)
+CONFIG = cli.config_flag()
 WORKDIR = cli.workdir_flag()
 
 log = logging.getLogger("swin_jax.train")  # this module runs as __main__

@@ -1,13 +1,19 @@
-"""Every experiment, shrunk by the same overrides, takes a step: no config is an untested promise."""
+"""Every experiment, shrunk by the same overrides, takes a step: no config is an untested promise.
+
+Variants that differ in nothing but numbers compile to the same step, and one of them takes it for all.
+"""
 
 import importlib.util
+import json
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
+from experiments import own_images
 from swin_jax import config as configs
 from swin_jax import experiment
 from swin_jax.training.optimizer import make_optimizer
@@ -27,6 +33,8 @@ SHRUNK = {
     "data.resize": (16, 16),
     "schedule.warmup": "0 steps",  # else the first rate may be 0
 }
+# Names and durations, which no program depends on; nor does one on where its pictures come from.
+NO_STRUCTURE = ("model.name", "init_from", "total", "evaluate_every", "checkpoint_every", "log_every")
 
 
 def load(path: Path) -> ModuleType:
@@ -42,22 +50,75 @@ def variants() -> list[tuple[Path, str]]:
     return [(path, variant) for path in FILES for variant in load(path).VARIANTS]
 
 
-@pytest.mark.parametrize(("path", "variant"), variants(), ids=lambda value: getattr(value, "stem", value))
-def test_every_experiment_steps_once(path: Path, variant: str) -> None:
+def shrunk(path: Path, variant: str) -> configs.Config:
+    config = load(path).get_config(variant)
+    config.update_from_flattened_dict(SHRUNK)
+    return config.lock()
+
+
+def structure(config: configs.Config) -> str:
+    """What decides which program a step is: all fields, of the numbers with a fraction only whether they are 0."""
+
+    def kept(name: str, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {field: kept(f"{name}.{field}".strip("."), inner) for field, inner in value.items()}
+        if name in NO_STRUCTURE or name.startswith("data."):
+            return None
+        return bool(value) if isinstance(value, float) else value
+
+    return json.dumps(kept("", config.to_dict()), sort_keys=True)
+
+
+def one_of_each_structure() -> list[tuple[Path, str]]:
+    """The first variant of each structure: the same choice in every test process."""
+    found: dict[str, tuple[Path, str]] = {}
+    for path, variant in variants():
+        found.setdefault(structure(shrunk(path, variant)), (path, variant))
+    return list(found.values())
+
+
+def name_of(value: Any) -> str:
+    return getattr(value, "stem", value)
+
+
+@pytest.mark.parametrize(("path", "variant"), variants(), ids=name_of)
+def test_every_experiment_makes_sense(path: Path, variant: str) -> None:
     config = load(path).get_config(variant).lock()
     full = configs.from_dict(configs.to_dict(config))
     assert full.to_json() == config.to_json()  # a run directory reads back the same config
-
-    examples = 1000
-    schedule = experiment.learning_rate(config, examples)
+    schedule = experiment.learning_rate(config, 1_000_000)
     assert 0 < float(schedule(schedule.warmup_steps)) <= schedule.peak
-    with config.unlocked():
-        config.update_from_flattened_dict(SHRUNK)
+    task = experiment.make_task(config, ("a", "b", "c"))
+    assert task.image_size == experiment.train_example(config).size == experiment.eval_example(config).size
+
+
+def test_structures_see_what_a_step_compiles_to() -> None:
+    base = own_images.get_config("micro_32")
+    same, other = base.copy_and_resolve_references(), base.copy_and_resolve_references()
+    same.optimizer.weight_decay, same.schedule.peak, same.total = 0.3, 0.1, "1 epoch"
+    assert structure(same) == structure(base)
+    for field, value in {
+        "optimizer.clip_norm": 0.0,
+        "optimizer.name": "sgd",
+        "model.drop_path_rate": 0.0,
+        "schedule.kind": "linear",
+        "accumulation": 2,
+        "model.depths": (1,),
+    }.items():
+        changed = other.copy_and_resolve_references()
+        changed.update_from_flattened_dict({field: value})
+        assert structure(changed) != structure(base), field
+
+
+@pytest.mark.parametrize(("path", "variant"), one_of_each_structure(), ids=name_of)
+def test_every_experiment_steps_once(path: Path, variant: str) -> None:
+    config, examples = shrunk(path, variant), 1000
+    schedule = experiment.learning_rate(config, examples)
     task = experiment.make_task(config, ("a", "b", "c"))
     params = jax.eval_shape(task.init, jax.random.key(0))[0]
     optimizer = make_optimizer(
         params,
-        schedule=experiment.learning_rate(config, examples),
+        schedule=schedule,
         **experiment.optimizer_numbers(config),
         **experiment.optimizer_rules(config, task, params),
     )

@@ -29,11 +29,16 @@ ONLY_IN = {
     "PIL": ("data/", "tasks/pictures"),
     "cv2": ("data/", "tasks/pictures"),
     "matplotlib": ("tasks/pictures",),
-    "ml_collections": ("train.py", "config.py"),
-    "absl": ("train.py", "evaluate.py", "predict.py", "summary.py", "cli.py", "data/reading.py"),
+    "ml_collections": ("cli.py", "config.py"),
+    "absl": ("evaluate.py", "predict.py", "summary.py", "cli.py", "data/reading.py"),
 }
 # A room of its own: what runs where the data libraries are not installed.
-WITHOUT_DATA_LIBRARIES = ("swin_jax.summary", "swin_jax.tasks.classification", "swin_jax.models.registry")
+WITHOUT_DATA_LIBRARIES = (
+    "swin_jax.summary",
+    "swin_jax.experiment",
+    "swin_jax.tasks.classification",
+    "swin_jax.models.registry",
+)
 
 
 def imports(source: str) -> set[str]:

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from typing import SupportsIndex
 
 import cv2
-import grain
 import numpy as np
 from absl import flags
 
@@ -34,6 +33,8 @@ def batches(
     A batch is {} where a row could not be made. Chunks, not batches, are the unit of work. Their order does not
     depend on who reads them, because Grain takes them from its threads and processes in turn.
     """
+    import grain  # not above: what only looks at an experiment, such as `summary`, runs without it
+
     chunks = Chunks(rows)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=AHEAD * threads)
     dataset = grain.MapDataset.source(chunks).to_iter_dataset(options)
