@@ -71,7 +71,7 @@ def base_config() -> Config:
         config.model[field] = placeholder(kind)
 
     config.data = ConfigDict()
-    config.data.source = "tfds:imagenet2012"  # "shapes/easy", "shapes/hard", "folder", "tfds:<name>"
+    config.data.source = "tfds:imagenet2012"  # or "shapes/easy", "shapes/hard", "folder", "list", "zip_map"
     config.data.root = ""  # directory or zip of the data; "" is the source's own default
     config.data.train_split = "train"
     config.data.eval_split = "validation"

@@ -21,7 +21,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,7 @@ from swin_jax import cli, experiment
 from swin_jax.config import Config
 from swin_jax.models import registry
 from swin_jax.models.complexity import swin_macs
+from swin_jax.models.swin import SwinTransformer
 from swin_jax.tasks.classification import Classification
 from swin_jax.training.optimizer import groups_table, parameter_groups, parameter_rules
 from swin_jax.training.schedules import Schedule
@@ -115,7 +116,7 @@ def parameters(config: Config) -> dict[str, Any]:
 def figures(config: Config, *, examples: int | None = None, steps: Sequence[int] = ()) -> dict[str, Any]:
     """The part of `recipe` that follows from the config's numbers. Arguments and errors as there."""
     examples = examples or known_examples(config)
-    model = _task(config).model
+    model = cast(SwinTransformer, _task(config).model)
     schedule = experiment.learning_rate(config, examples)
     run = experiment.durations(config, examples)
     pictures = experiment.pictures_of(config)

@@ -1,8 +1,12 @@
 """Single files as a source, and parts of a source."""
 
 import dataclasses
-from collections.abc import Sequence
+import os
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from swin_jax.data.decode import UnreadablePicture
 from swin_jax.data.sources.base import Record, Source
@@ -17,6 +21,29 @@ def read_file(path: str) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise UnreadablePicture(path, error.strerror or type(error).__name__) from error
+
+
+class Strings:
+    """A sequence of texts in two arrays: a list of millions would be copied page by page into every worker."""
+
+    def __init__(self, texts: Iterable[str]):
+        joined, ends = bytearray(), array("q")
+        for text in texts:
+            joined += os.fsencode(text)
+            ends.append(len(joined))
+        self._ends = np.frombuffer(ends, np.int64)
+        self._bytes = np.frombuffer(joined, np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: int) -> str:
+        index = range(len(self))[index]
+        start = self._ends[index - 1] if index else 0
+        return os.fsdecode(self._bytes[start : self._ends[index]].tobytes())
 
 
 class Files:

@@ -9,7 +9,7 @@ import numpy as np
 
 from swin_jax.data.sources.archive import ZipFiles, below, open_zip
 from swin_jax.data.sources.base import Record
-from swin_jax.data.sources.files import PICTURE_SUFFIXES, read_file
+from swin_jax.data.sources.files import PICTURE_SUFFIXES, Strings, read_file
 
 log = logging.getLogger(__name__)
 
@@ -63,23 +63,6 @@ class Folder:
         name = os.path.join(self._root, self._paths[index])
         image = read_file(name) if self._zip is None else self._zip.read(index, name)
         return {"image": image, "label": int(self._labels[index]), "name": name}
-
-
-class Strings:
-    """A sequence of texts in two arrays: a list of millions would be copied page by page into every worker."""
-
-    def __init__(self, texts: Iterable[str]):
-        encoded = [os.fsencode(text) for text in texts]
-        self._ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
-        self._bytes = np.frombuffer(b"".join(encoded), np.uint8)
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def __getitem__(self, index: int) -> str:
-        index = range(len(self))[index]
-        start = self._ends[index - 1] if index else 0
-        return os.fsdecode(self._bytes[start : self._ends[index]].tobytes())
 
 
 def _list(root: str, split: str, entries: dict[str, zipfile.ZipInfo] | None) -> Listing:
