@@ -2,54 +2,111 @@
 
     python -m swin_jax.evaluate --workdir=runs/shapes
     python -m swin_jax.evaluate --workdir=runs/shapes --checkpoint=newest --split=train
+    python -m swin_jax.evaluate --workdir=runs/swin_tiny --data=tfds:imagenet_v2/matched-frequency
+    python -m swin_jax.evaluate --workdir=runs/swin_tiny --data=zip_map --data_root=/data/other --split=val
 
 Prints top-1, top-5, loss and mean class accuracy as JSON; writes `evaluation_<split>_<step>.json` and pictures
-(confusion, per-class accuracy, a contact sheet) into the run directory.
+(confusion, per-class accuracy, a contact sheet) into the run directory, of other data with their name in the file's
+and in a folder of their own. Without --split: the run's evaluation split, or the only one of a tfds set.
+
+On other data, classes are matched by name (of ImageNet the wnid), and all of the run's classes compete, but for
+ImageNet-A and -R: those have pictures of 200 classes, and by their authors' protocol only these compete
+(`--classes=present`). For the labels of ReaL (`tfds:imagenet2012_real`) a guess is right if it is one of a picture's
+labels, pictures without any are not counted, and of several labels the most probable one makes loss and class.
 """
 
 import json
+import re
 from collections.abc import Sequence
+from typing import cast
 
 import jax
+from absl import flags
 
 from swin_jax import cli
-from swin_jax.experiment import open_data
-from swin_jax.restore import open_run
-from swin_jax.training.evaluator import evaluate, make_predict_step, save_pictures
+from swin_jax.data.decode import UnreadablePicture
+from swin_jax.data.sources import Source, open_source
+from swin_jax.data.sources.renumbered import present_classes, renumber
+from swin_jax.experiment import evaluation_batches
+from swin_jax.restore import Run, open_run
+from swin_jax.tasks.classification import Classification
+from swin_jax.training.evaluator import Evaluation, evaluate, make_predict_step, save_pictures
 
 WORKDIR = cli.workdir_flag()
 CHECKPOINT = cli.checkpoint_flag()
+DATA = flags.DEFINE_string("data", "", "Other data than the run's: a source as in config.data.source.")
 SPLIT = cli.split_flag()
 ROOT = cli.data_root_flag()
+CLASSES = flags.DEFINE_enum(
+    "classes",
+    None,
+    ["all", "present"],
+    "Which classes compete: all of the run, or those that occur in the split.",
+)
 PLATFORM = cli.platform_flag()
+
+PRESENT_ONLY = ("imagenet_a", "imagenet_r")
+"""tfds sets of 200 of the 1000 classes, scored among these (Hendrycks et al., 2021)."""
 
 
 def main(_: Sequence[str]) -> None:
-    with cli.one_sentence():
+    with cli.one_sentence(ValueError, UnreadablePicture):
         run = open_run(WORKDIR.value, checkpoint=CHECKPOINT.value, platform=PLATFORM.value)
-        config = run.config.copy_and_resolve_references()
-        if ROOT.value:
-            config.data.root = ROOT.value
-        split = SPLIT.value or config.data.eval_split
-        data = open_data(config, eval_split=split)
-        if data.evaluation.class_names != run.class_names:
-            raise ValueError(
-                f"the run knows {len(run.class_names)} classes, the split {split!r} has other ones "
-                f"({len(data.evaluation.class_names)}); evaluate on data with the classes of the training set"
-            )
-        params, model_state = run.load()
-        batches = data.eval_batches(jax.process_index(), jax.process_count(), run.mesh.size)
-        found = evaluate(
-            run.task, make_predict_step(run.task, run.mesh), params, model_state, batches, run.mesh
-        )
+        kind, root = DATA.value or run.config.data.source, ROOT.value or root_of(run, DATA.value)
+        split = SPLIT.value or ("" if DATA.value.startswith("tfds:") else run.config.data.eval_split)
+        source = renumber(open_source(kind, split, root=root or None), run.class_names)
+        classes = candidates(source, kind, CLASSES.value)
+        found = evaluate_on(run, source, classes)
     result = {"step": run.step, "split": split, **found.scorer.result()}
+    if DATA.value:
+        result |= {"data": source.identity, "classes": len(classes or run.class_names)}
     if jax.process_index() == 0:
+        place = slug(f"{DATA.value} {split}") if DATA.value else split
+        pictures = run.directory / "pictures" / (place if DATA.value else "")
         with cli.one_sentence(OSError):
-            (run.directory / f"evaluation_{split}_{run.step}.json").write_text(
+            (run.directory / f"evaluation_{place}_{run.step}.json").write_text(
                 json.dumps(result, indent=1) + "\n"
             )
-            save_pictures(run.directory / "pictures", run.task, found)
+            save_pictures(pictures, run.task, found)
         print(json.dumps(result))
+
+
+def root_of(run: Run, kind: str) -> str:
+    """Where the data are if nobody says: the run's own place for its own source, and for another tfds set."""
+    source = run.config.data.source
+    alike = kind in ("", source) or (kind.startswith("tfds:") and source.startswith("tfds:"))
+    return run.config.data.root if alike else ""
+
+
+def candidates(source: Source, kind: str, wanted: str | None) -> tuple[int, ...] | None:
+    """The classes that compete; None for all. Raises ValueError where no picture has a label."""
+    name = re.split("[/:]", kind.removeprefix("tfds:"))[0]
+    if (wanted or ("present" if name in PRESENT_ONLY else "all")) == "all":
+        return None
+    present = present_classes(source)
+    if not present:
+        raise ValueError(f"{source.identity} has no labels; evaluate a split that has")
+    return present
+
+
+def evaluate_on(run: Run, source: Source, classes: tuple[int, ...] | None = None) -> Evaluation:
+    """Scores the run on a source whose classes are the run's, choosing among `classes` (None: all).
+
+    Raises:
+        ValueError: no picture has a label.
+    """
+    task = run.task if classes is None else cast(Classification, run.task).among(classes)
+    params, model_state = run.load()
+    batches = evaluation_batches(run.config, source, jax.process_index(), jax.process_count(), run.mesh.size)
+    found = evaluate(task, make_predict_step(task, run.mesh), params, model_state, batches, run.mesh)
+    if not found.scorer.result()["examples"]:
+        raise ValueError(f"{source.identity} has no labels; evaluate a split that has")
+    return found
+
+
+def slug(text: str) -> str:
+    """A name for files: "tfds:imagenet_v2/topimages" becomes tfds_imagenet_v2_topimages."""
+    return re.sub(r"[^\w.]+", "_", text).strip("_")
 
 
 if __name__ == "__main__":

@@ -65,17 +65,22 @@ class Data:
 
     def eval_batches(self, host: int, hosts: int, devices: int) -> Iterator[dict[str, np.ndarray]]:
         """This host's rows of the evaluation batches; their size is rounded up to a multiple of `devices`."""
-        size = -(-self.config.evaluate_batch_size // devices) * devices
-        data = self.config.data
-        return eval_batches(
-            self.evaluation,
-            self.eval_example,
-            batch_size=size,
-            host=host,
-            hosts=hosts,
-            workers=data.workers,
-            threads=data.threads,
-        )
+        return evaluation_batches(self.config, self.evaluation, host, hosts, devices)
+
+
+def evaluation_batches(
+    config: Config, source: Source, host: int, hosts: int, devices: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """As `Data.eval_batches`, of any source."""
+    return eval_batches(
+        source,
+        eval_example(config),
+        batch_size=-(-config.evaluate_batch_size // devices) * devices,
+        host=host,
+        hosts=hosts,
+        workers=config.data.workers,
+        threads=config.data.threads,
+    )
 
 
 def open_data(config: Config, *, eval_split: str | None = None) -> Data:

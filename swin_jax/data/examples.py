@@ -74,7 +74,7 @@ class ClassificationTrain:
 
 @dataclasses.dataclass(frozen=True)
 class ClassificationEval:
-    """The published evaluation preprocessing: image uint8 [*size,3], label int32 [].
+    """The published evaluation preprocessing: image uint8 [*size,3], label int32 [] and the record's `accepted`.
 
     Attributes:
       size: (height, width) of the centre crop.
@@ -102,7 +102,8 @@ class ClassificationEval:
         elif self.resize is not None:
             picture = geometry.resize_shorter_side(picture, self.resize, self.interpolation)
         picture = geometry.center_crop(picture, self.size)
-        return {"image": picture, "label": np.asarray(record["label"], np.int32)}
+        row = {"image": picture, "label": np.asarray(record["label"], np.int32)}
+        return row | ({"accepted": record["accepted"]} if "accepted" in record else {})
 
 
 def _check_size(field: str, size: tuple[int, ...]) -> None:

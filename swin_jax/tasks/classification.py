@@ -1,5 +1,6 @@
 """Image classification: cross-entropy on device, top-1, top-5 and a confusion matrix on the host."""
 
+import copy
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
@@ -47,6 +48,7 @@ class Classification:
         self.std = std
         self.label_smoothing = label_smoothing
         self.flip = flip
+        self.candidates: tuple[int, ...] | None = None  # classes that predictions choose among; None: all
         self.batch_fields = {
             "image": ((*image_size, 3), "uint8"),
             "label": ((), "int32"),
@@ -70,12 +72,23 @@ class Classification:
         terms = {"cross_entropy": (jnp.sum(losses * valid), count)}
         return terms, Aux({"train_top1": (jnp.sum(right * valid), count)}, model_state)
 
+    def among(self, classes: Iterable[int]) -> "Classification":
+        """The same task, whose predictions choose among `classes` alone: the others have probability 0."""
+        restricted = copy.copy(self)
+        restricted.candidates = tuple(classes)
+        return restricted
+
     def views(self, batch: Batch) -> Iterable[Batch]:
         return (batch,)
 
     def predict(self, params: Any, model_state: Any, batch: Batch) -> Predictions:
-        """`log_probabilities` f32 [B, K]."""
-        return {"log_probabilities": jax.nn.log_softmax(self._logits(params, batch, train=False), axis=-1)}
+        """`log_probabilities` f32 [B, K]; -inf for classes that are no candidates."""
+        logits = self._logits(params, batch, train=False)
+        if self.candidates is not None:
+            excluded = np.ones((1, len(self.class_names)), bool)
+            excluded[0, list(self.candidates)] = False
+            logits = jnp.where(excluded, -jnp.inf, logits)
+        return {"log_probabilities": jax.nn.log_softmax(logits, axis=-1)}
 
     def _logits(self, params: Any, batch: Batch, **options: Any) -> jax.Array:
         images = normalise(batch["image"], self.mean, self.std)
@@ -94,21 +107,32 @@ class Classification:
         self, batch: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
         """A contact sheet of the batch's first pictures; wrong ones carry their true class too."""
-        rows = np.flatnonzero(batch["valid"])[:SHEET_ROWS]
+        rows = np.flatnonzero(_counted(batch))[:SHEET_ROWS]
+        if not len(rows):
+            return {}
         log_probabilities = predictions["log_probabilities"][rows]
         best = log_probabilities.argmax(axis=-1)
         labels = batch["label"][rows]
+        right = batch["accepted"][rows, best] if "accepted" in batch else best == labels
         captions = []
         for row, (guess, label) in enumerate(zip(best, labels, strict=True)):
             confidence = float(np.exp(log_probabilities[row, guess]))
             caption = f"{self.class_names[guess]} {confidence:.0%}"
-            captions.append(caption if guess == label else f"{caption}\n(is {self.class_names[label]})")
-        sheet = pictures.contact_sheet(batch["image"][rows], captions, correct=(best == labels).tolist())
+            captions.append(caption if right[row] else f"{caption}\n(is {self.class_names[label]})")
+        sheet = pictures.contact_sheet(batch["image"][rows], captions, correct=right.tolist())
         return {"predictions": sheet}
 
 
+def _counted(batch: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Rows that are no padding and whose class is known."""
+    return batch["valid"] & (batch["label"] >= 0)
+
+
 class ClassificationScorer:
-    """One row per valid example: its index, label, guess, the label's rank and its loss.
+    """One row per valid example with a label: its index, label, guess, the label's rank and its loss.
+
+    Of several right labels (`accepted` in the batch) the one that the model finds most probable counts: a guess is
+    right if it is among them.
 
     Rows and not sums, so that hosts join by concatenation, 21,841 classes need no dense confusion matrix, and
     whoever looks for the worst pictures finds them.
@@ -122,15 +146,17 @@ class ClassificationScorer:
         self._parts: dict[str, list[np.ndarray]] = {field: [] for field in self.FIELDS}
 
     def add(self, batch: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray]) -> None:
-        valid = batch["valid"]
-        labels = batch["label"][valid]
-        log_probabilities = predictions["log_probabilities"][valid]
+        counted = _counted(batch)
+        labels = batch["label"][counted]
+        log_probabilities = predictions["log_probabilities"][counted]
+        if "accepted" in batch:
+            labels = np.where(batch["accepted"][counted], log_probabilities, -np.inf).argmax(axis=-1)
         of_label = np.take_along_axis(log_probabilities, labels[:, None], axis=-1)
         # Of equal scores the lower class index counts as ahead, as arg-max has it.
         lower = np.arange(self.num_classes)[None, :] < labels[:, None]
         ahead = (log_probabilities > of_label) | ((log_probabilities == of_label) & lower)
         rows = {
-            "example_index": batch["example_index"][valid],
+            "example_index": batch["example_index"][counted],
             "label": labels,
             "guess": log_probabilities.argmax(axis=-1),
             "rank": ahead.sum(axis=-1),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
@@ -51,6 +52,8 @@ class Drawn(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             "genus": lambda i: 1,
             "order": lambda i: 0,
             "file_name": lambda i: f"{split}_{i}.JPEG",
+            "original_label": lambda i: 0,
+            "real_label": lambda i: list(range(i % 3)),
         }
         for index in range(COUNTS[split]):
             yield index, {name: values[name](index) for name in self.features}
@@ -83,6 +86,53 @@ class TinyNameless(Drawn, skip_registration=True):
 
 class TinyManyLabels(Drawn, skip_registration=True):
     features = {"image": picture()} | {name: label() for name in ("family", "genus", "label", "order")}
+
+
+class TinyReal(Drawn, skip_registration=True):
+    """As imagenet2012_real: beside the original label any number of right ones."""
+
+    features = {  # noqa: RUF012
+        "image": picture(),
+        "original_label": label(),
+        "real_label": tfds.features.Sequence(label()),
+        "file_name": tfds.features.Text(),
+    }
+
+
+def test_several_right_labels(tmp_path):
+    prepared(tmp_path, TinyReal)
+    source = open_source("tfds:tiny_real", "train", root=str(tmp_path))
+    assert source.class_names == CLASSES
+    records = [source[index] for index in range(3)]
+    assert [record["label"] for record in records] == [-1, 0, 0]
+    assert [record["accepted"].tolist() for record in records] == [
+        [False, False, False],
+        [True, False, False],
+        [True, True, False],
+    ]
+
+
+def test_the_only_split_needs_no_name(tmp_path, monkeypatch):
+    prepared(tmp_path, TinyTrees)
+    with pytest.raises(ValueError, match=r"tiny_trees/2\.1\.0 has the splits train, validation; name one$"):
+        open_source("tfds:tiny_trees", "", root=str(tmp_path))
+    monkeypatch.setitem(COUNTS, "test", 2)
+    monkeypatch.delitem(COUNTS, "train")
+    monkeypatch.delitem(COUNTS, "validation")
+    prepared(tmp_path, TinyNameless)
+    assert len(open_source("tfds:tiny_nameless", "", root=str(tmp_path))) == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["imagenet_v2", "imagenet_a", "imagenet_r", "imagenet_sketch", "imagenet2012_real"]
+)
+def test_the_sets_that_imagenet_runs_are_evaluated_on_name_classes_by_wnid(name):
+    """Their definitions in tfds as it is installed: the classes of imagenet2012 in its order."""
+    features = tfds.builder_cls(name)(data_dir="/nowhere").info.features
+    found = features["real_label"].feature if name == "imagenet2012_real" else features["label"]
+    names = Path(tfds.core.tfds_path("datasets/imagenet2012/labels.txt")).read_text().split()
+    assert found.names == names
+    assert len(names) == 1000
 
 
 def test_features_are_found_by_type_and_a_record_without_file_name_is_named_by_its_number(tmp_path):

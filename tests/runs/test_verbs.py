@@ -1,17 +1,25 @@
 """The commands on a finished run: what they print is what was measured."""
 
 import contextlib
+import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
+from jax import numpy as jnp
 from PIL import Image
 
 from swin_jax import train
 from swin_jax.config import Config
+from swin_jax.data.sources import Source, open_source
+from swin_jax.data.sources.renumbered import renumber
+from swin_jax.evaluate import candidates, evaluate_on
+from swin_jax.restore import Run, open_run
 from swin_jax.training.run_directory import read_metrics
 from tests.runs.conftest import CLASSES, ROOT, run
 
@@ -130,3 +138,102 @@ def test_init_from_begins_with_the_parameters_of_a_run(
         (line for line in read_metrics(trained) if "eval/top1" in line), key=lambda line: line["eval/top1"]
     )
     assert begun["eval/top1"] == best["eval/top1"]
+
+
+class Elsewhere(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """A tfds set of a single split with the classes of the run in another order."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    url_infos: ClassVar[dict[str, Any]] = {}
+    names = ("red", "blue", "green")
+    labels: ClassVar[list[int]] = [0, 1, 0, 1, 1, 0, 0]  # no green one
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        label = tfds.features.ClassLabel(names=self.names)
+        features = {"image": tfds.features.Image(shape=(None, None, 3), encoding_format="png")}
+        features |= (
+            {"label": label}
+            if self.name != "imagenet2012_real"
+            else {"real_label": tfds.features.Sequence(label)}
+        )
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(features), disable_shuffling=True
+        )
+
+    def _split_generators(self, _: Any) -> dict[str, Any]:
+        return {"test": self._generate_examples()}
+
+    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        for index, label in enumerate(self.labels):
+            pixels = np.random.default_rng(index).integers(0, 256, (16, 16, 3), np.uint8)
+            out = io.BytesIO()
+            Image.fromarray(pixels).save(out, "PNG")
+            out.seek(0)
+            several = {"real_label": [[], [label], [1, 2]][index % 3]}
+            yield index, {"image": out} | (several if self.name == "imagenet2012_real" else {"label": label})
+
+
+class ImagenetR(Elsewhere, skip_registration=True):
+    pass
+
+
+class ImagenetSketch(Elsewhere, skip_registration=True):
+    pass
+
+
+class Imagenet2012Real(Elsewhere, skip_registration=True):
+    pass
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("elsewhere")
+    for builder in (ImagenetR, ImagenetSketch, Imagenet2012Real):
+        builder(data_dir=str(root), file_format="array_record").download_and_prepare()
+    return root
+
+
+def log_probabilities(opened: Run, source: Source) -> np.ndarray:
+    """Of each picture over the run's classes, without the verb's way of scoring."""
+    images = np.stack([np.asarray(Image.open(io.BytesIO(source[i]["image"]))) for i in range(len(source))])
+    params, state = opened.load()
+    return np.asarray(opened.task.predict(params, state, {"image": jnp.asarray(images)})["log_probabilities"])
+
+
+def test_evaluation_on_other_data(trained: Path, elsewhere: Path) -> None:
+    """Classes are matched by name; of ImageNet-R only those compete that it has; ReaL takes one of several labels."""
+    opened = open_run(str(trained))
+    assert opened.class_names == ("blue", "green", "red")
+    raw = open_source("tfds:imagenet_sketch", "", root=str(elsewhere))
+    scores = log_probabilities(opened, raw)
+    labels = np.asarray([opened.class_names.index(Elsewhere.names[label]) for label in Elsewhere.labels])
+    present = np.where(np.arange(3) == 1, -np.inf, scores)
+
+    found = {}
+    for kind in ("tfds:imagenet_sketch", "tfds:imagenet_r", "tfds:imagenet2012_real"):
+        source = renumber(open_source(kind, "", root=str(elsewhere)), opened.class_names)
+        classes = candidates(source, kind, None)
+        assert classes == ((0, 2) if kind == "tfds:imagenet_r" else None)
+        found[kind] = evaluate_on(opened, source, classes).scorer.result()
+    sketch, r, real = found.values()
+    assert sketch["top1"] == pytest.approx(np.mean(scores.argmax(-1) == labels))
+    assert sketch["loss"] == pytest.approx(-np.mean(scores[np.arange(7), labels]), rel=1e-4)
+    assert r["top1"] == pytest.approx(np.mean(present.argmax(-1) == labels))
+    restricted = present - np.log(np.exp(present).sum(-1, keepdims=True))
+    assert r["loss"] == pytest.approx(-np.mean(restricted[np.arange(7), labels]), rel=1e-4)
+    sets = [[set(), {labels[i]}, {0, 1}][i % 3] for i in range(7)]  # numbers 1, 2 there: blue, green
+    counted = [i for i in range(7) if sets[i]]
+    assert real["examples"] == len(counted) == 4
+    assert real["top1"] == pytest.approx(np.mean([scores[i].argmax() in sets[i] for i in counted]))
+    assert candidates(raw, "tfds:imagenet_r", "all") is None
+
+
+def test_the_command_on_other_data(trained: Path, elsewhere: Path) -> None:
+    done = run("evaluate", f"--workdir={trained}", "--data=tfds:imagenet_r", f"--data_root={elsewhere}")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["examples"], found["classes"]) == (7, 2)
+    assert found["data"] == "tfds:imagenet_r/1.0.0:test:3 classes:7"
+    written = trained / f"evaluation_tfds_imagenet_r_{found['step']}.json"
+    assert json.loads(written.read_text()) == found
+    assert (trained / "pictures" / "tfds_imagenet_r" / "confusion.png").exists()

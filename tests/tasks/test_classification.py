@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from jax import nn
+from jax import nn, random
 from jax import numpy as jnp
 
+from swin_jax.models.registry import create_model
 from swin_jax.ops.augment import flip_rows, normalise
 from swin_jax.ops.losses import smoothed_cross_entropy
-from swin_jax.tasks.classification import ClassificationScorer
+from swin_jax.tasks.classification import Classification, ClassificationScorer
 
 NAMES = tuple("abcdefgh")
 
@@ -43,8 +44,6 @@ def test_normalise_is_that_of_the_definition() -> None:
 
 
 def test_flips_mirror_about_half_of_the_rows() -> None:
-    from jax import random
-
     images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (400, 2, 3, 3)), jnp.uint8)
     found = np.asarray(flip_rows(images, random.key(0), probability=0.5))
     mirrored = (found == np.asarray(images)[:, :, ::-1]).all((1, 2, 3))
@@ -75,6 +74,55 @@ def test_scores_equal_brute_force() -> None:
     )
     assert np.isnan(scorer.per_class()[seen == 0]).all()
     assert result["mean_class_accuracy"] == pytest.approx(np.nanmean(scorer.per_class()))
+
+
+def test_rows_without_a_label_are_not_counted() -> None:
+    batch, predictions = scored()
+    kept = batch["label"] != 2
+    fewer, whole = ClassificationScorer(NAMES), ClassificationScorer(NAMES)
+    fewer.add(batch | {"label": np.where(kept, batch["label"], -1).astype(np.int32)}, predictions)
+    whole.add(batch | {"valid": batch["valid"] & kept}, predictions)
+    assert fewer.result() == whole.result()
+    none = ClassificationScorer(NAMES)
+    none.add(batch | {"label": np.full(40, -1, np.int32)}, predictions)
+    assert none.result() == {"examples": 0.0}
+
+
+def test_of_several_right_labels_the_most_probable_counts() -> None:
+    """As for ReaL (Beyer et al., 2020): right if the guess is one of them; pictures without any are left out."""
+    batch, predictions = scored()
+    accepted = np.random.default_rng(1).random((40, len(NAMES))) < 0.2
+    labels = np.where(accepted.any(-1), accepted.argmax(-1), -1).astype(np.int32)
+    assert (labels < 0).any()
+    scorer = ClassificationScorer(NAMES)
+    scorer.add(batch | {"label": labels, "accepted": accepted}, predictions)
+    order = np.argsort(-predictions["log_probabilities"], axis=-1, kind="stable")
+    hits = np.take_along_axis(accepted, order, -1)[batch["valid"] & accepted.any(-1)]
+    result = scorer.result()
+    assert result["examples"] == len(hits)
+    assert result["top1"] == np.mean(hits[:, 0])
+    assert result["top5"] == np.mean(hits[:, :5].any(-1))
+
+
+def test_predictions_among_some_classes() -> None:
+    """Their probabilities are those given that it is one of them; the others have none."""
+    model = create_model(
+        "swin", embed_dim=8, depths=(1,), num_heads=(1,), window_size=2, patch_size=4, num_classes=len(NAMES)
+    )
+    task = Classification(
+        model=model, image_size=(8, 8), class_names=NAMES, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2)
+    )
+    params, _ = task.init(random.key(0))
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
+    batch = {"image": jnp.asarray(images)}
+    free = np.exp(task.predict(params, {}, batch)["log_probabilities"])
+    some = [1, 4, 6]
+    found = np.exp(task.among(some).predict(params, {}, batch)["log_probabilities"])
+    np.testing.assert_allclose(
+        found[:, some], free[:, some] / free[:, some].sum(-1, keepdims=True), rtol=1e-5
+    )
+    assert not np.delete(found, some, axis=-1).any()
+    assert task.candidates is None
 
 
 def test_parts_merge_to_the_whole_in_any_order() -> None:

@@ -13,7 +13,9 @@ class Source(Protocol):
     A record is a dict with at least
       image: encoded bytes, or uint8 [H,W,C];
       label: int in [0, len(class_names)), or -1 where it is not known;
-      name: of the file or record, for messages.
+      name: of the file or record, for messages;
+    and, where a picture may have several right labels, of which `label` is one,
+      accepted: bool [len(class_names)], which those are.
     """
 
     @property

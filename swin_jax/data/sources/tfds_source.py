@@ -18,6 +18,8 @@ from swin_jax.data.sources.base import Record, check_labels
 Features = Mapping[str, Any]
 
 NAME = re.compile(r"\w+(/[\w+.-]+)?(:\d+\.\d+\.\d+)?$")
+SEVERAL_LABELS = "real_label"
+"""Of imagenet2012_real: all classes that a picture shows, possibly none; it counts before the one original label."""
 NAME_FIELDS = ("file_name", "image/filename", "filename", "id")
 CHECKED = 16  # records whose labels are looked at when a source is opened
 
@@ -38,9 +40,11 @@ class TfdsSource:
         self._kind, self._split = kind, split
         features: Any = builder.info.features
         self._image, self._label = _picture_and_class(features, kind)
+        self._several = self._label == SEVERAL_LABELS
         self._name = next((field for field in NAME_FIELDS if field in features), None)
         self._data = _open(builder, split, kind)
-        self.class_names = tuple(features[self._label].names)
+        label = features[self._label]
+        self.class_names = tuple((label.feature if self._several else label).names)
         some = np.linspace(0, len(self) - 1, min(CHECKED, len(self))).astype(int).tolist()
         check_labels(
             [self[index]["label"] for index in some], len(self.class_names), f"{kind}, split {split},"
@@ -69,16 +73,23 @@ class TfdsSource:
             raise UnreadablePicture(self._record_name(index), " ".join(str(error).split())) from error
 
     def record(self, index: int, features: Features) -> Record:
-        """Picture, label and name out of an example's stored values."""
+        """Picture, label and name out of an example's stored values.
+
+        Where an example has any number of labels, `accepted` bool [classes] marks them, and `label` is the first.
+        """
         name = self._record_name(index)
         if self._name is not None and features[self._name].bytes_list.value:
             name += f" ({features[self._name].bytes_list.value[0].decode(errors='replace')})"
         image, label = features[self._image].bytes_list.value, features[self._label].int64_list.value
-        if len(image) != 1 or len(label) != 1:
+        if len(image) != 1 or (len(label) != 1 and not self._several):
             raise UnreadablePicture(
                 name, f"it holds {len(image)} pictures and {len(label)} labels, expected one each"
             )
-        return {"image": image[0], "label": label[0], "name": name}
+        if not self._several:
+            return {"image": image[0], "label": label[0], "name": name}
+        accepted = np.zeros(len(self.class_names), bool)
+        accepted[list(label)] = True
+        return {"image": image[0], "label": label[0] if label else -1, "accepted": accepted, "name": name}
 
     def _record_name(self, index: int) -> str:
         return f"{self._kind}, split {self._split}, record {index}"
@@ -89,7 +100,7 @@ def open_tfds(name: str, split: str, *, root: str | None = None) -> TfdsSource:
 
     Args:
       name: as tfds writes it, with config and version where wanted: "imagenet2012", "imagenet_resized/64x64:0.1.0".
-      split: e.g. "train" or "validation".
+      split: e.g. "train" or "validation"; "" for the only one.
       root: tfds data directory; None is tfds's own default (~/tensorflow_datasets, or $TFDS_DATA_DIR).
 
     Raises:
@@ -111,7 +122,10 @@ def open_tfds(name: str, split: str, *, root: str | None = None) -> TfdsSource:
             "add an ArrayRecord copy, where TensorFlow is installed, with: tfds convert_format "
             f"--dataset_version_dir={builder.data_dir} --out_file_format=array_record"
         )
-    return TfdsSource(builder, split, kind=f"tfds:{builder.info.full_name}")
+    kind, splits = f"tfds:{builder.info.full_name}", sorted(builder.info.splits)
+    if not split and len(splits) != 1:
+        raise ValueError(f"{kind} has the splits {', '.join(splits)}; name one")
+    return TfdsSource(builder, split or splits[0], kind=kind)
 
 
 def _not_prepared(name: str, options: Mapping[str, str]) -> str:
@@ -137,6 +151,8 @@ def _picture_and_class(features: Any, kind: str) -> tuple[str, str]:
     for sort in (tfds.features.Image, tfds.features.ClassLabel):
         names = [name for name, feature in features.items() if isinstance(feature, sort)]
         preferred = [name for name in names if name in ("image", "label")] or names
+        if sort is tfds.features.ClassLabel and SEVERAL_LABELS in features:
+            preferred = [SEVERAL_LABELS]
         if len(preferred) != 1:
             raise ValueError(
                 f"{kind} is no image classification set: expected one {sort.__name__} feature, "
