@@ -92,6 +92,21 @@ def open_data(config: Config, *, eval_split: str | None = None) -> Data:
     return Data(train, evaluation, train_example(config), eval_example(config), config)
 
 
+def check_classes(config: Config, class_names: tuple[str, ...]) -> None:
+    """Models take their number of classes from the data; one named after ImageNet-22K is held to its name.
+
+    Raises:
+        ValueError: the data have another number.
+    """
+    name = config.model.name
+    published = create_model(name).num_classes
+    if name.endswith("_22k") and len(class_names) != published:
+        raise ValueError(
+            f"model.name is {name!r}, which has {published} classes, but the data have {len(class_names)}; "
+            f"name {name.removesuffix('_22k')!r}, or give data of ImageNet-22K"
+        )
+
+
 def pictures_of(config: Config) -> Preprocessing:
     """The published preprocessing of the model with the config's own fields over it."""
     published = preprocessing(config.model.name)

@@ -68,6 +68,7 @@ def prepare(config: Config, workdir: str) -> Plan:
     """Checks config, data, devices and run directory, cheapest first. Raises ValueError for what is wrong."""
     experiment.make_task(config, ("any",))  # names and numbers of the model, before data are looked for
     data = experiment.open_data(config)
+    experiment.check_classes(config, data.train.class_names)
     devices = sharding.select_devices(config.mesh.platform or None)
     mesh = sharding.make_mesh(fsdp=config.mesh.fsdp, devices=devices)
     preflight.check_batch_size(

@@ -26,6 +26,10 @@ Micro = Callable[..., Config]
     ("fields", "message"),
     [
         ({"model__name": "swin_tny_patch4_window7_224"}, r"did you mean 'swin_tiny_patch4_window7_224'"),
+        (
+            {"model__name": "swin_tiny_patch4_window7_224_22k"},
+            r"has 21841 classes, but the data have 3; name 'swin_tiny_patch4_window7_224', or",
+        ),
         ({"model__dtype": "float16"}, r"model.dtype is 'float16'; did you mean 'bfloat16'"),
         ({"model__num_heads": (3,)}, r"num_heads\[0\] must divide the 16 channels of stage 0, got 3"),
         ({"model__window_policy": "dens"}, r"window_policy .*'dens'.*dense"),
