@@ -111,9 +111,8 @@ def _read(path: str) -> Listing:
     return _read_once(path, status.st_mtime_ns, status.st_size)
 
 
-@functools.lru_cache(
-    maxsize=2
-)  # the training list is asked for with every split; the arrays are the sources' own
+# Remembered because the training list is asked for with every split; the arrays are the sources' own.
+@functools.lru_cache(maxsize=2)
 def _read_once(path: str, _modified: int, _size: int) -> Listing:
     labels, folders = array("i"), dict[int, str | None]()
     folded = FOLDED if _is_imagenet_22k(path) else {}
