@@ -4,7 +4,8 @@
     python -m swin_jax.evaluate --workdir=runs/shapes --checkpoint=newest --split=train
 
 Prints top-1, top-5, loss and mean class accuracy as JSON; writes `evaluation_<split>_<step>.json` and pictures
-(confusion, per-class accuracy, a contact sheet) into the run directory.
+(confusion, per-class accuracy, a contact sheet) into the run directory. A run that averages its parameters is
+evaluated by the average, into `evaluation_<split>_<step>_ema.json`, unless --parameters=plain is given.
 """
 
 import json
@@ -19,6 +20,7 @@ from swin_jax.training.evaluator import evaluate, make_predict_step, save_pictur
 
 WORKDIR = cli.workdir_flag()
 CHECKPOINT = cli.checkpoint_flag()
+PARAMETERS = cli.parameters_flag()
 SPLIT = cli.split_flag()
 ROOT = cli.data_root_flag()
 PLATFORM = cli.platform_flag()
@@ -26,7 +28,12 @@ PLATFORM = cli.platform_flag()
 
 def main(_: Sequence[str]) -> None:
     with cli.one_sentence():
-        run = open_run(WORKDIR.value, checkpoint=CHECKPOINT.value, platform=PLATFORM.value)
+        run = open_run(
+            WORKDIR.value,
+            checkpoint=CHECKPOINT.value,
+            platform=PLATFORM.value,
+            parameters=PARAMETERS.value,
+        )
         config = run.config.copy_and_resolve_references()
         if ROOT.value:
             config.data.root = ROOT.value
@@ -42,12 +49,11 @@ def main(_: Sequence[str]) -> None:
         found = evaluate(
             run.task, make_predict_step(run.task, run.mesh), params, model_state, batches, run.mesh
         )
-    result = {"step": run.step, "split": split, **found.scorer.result()}
+    result = {"step": run.step, "split": split, "parameters": run.kind, **found.scorer.result()}
+    name = f"evaluation_{split}_{run.step}" + ("_ema" if run.kind == "ema" else "")
     if jax.process_index() == 0:
         with cli.one_sentence(OSError):
-            (run.directory / f"evaluation_{split}_{run.step}.json").write_text(
-                json.dumps(result, indent=1) + "\n"
-            )
+            (run.directory / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
             save_pictures(run.directory / "pictures", run.task, found)
         print(json.dumps(result))
 

@@ -61,7 +61,9 @@ def counting_step(bad_steps: tuple[int, ...] = ()) -> Any:
             "grad_norms": jnp.full((1,), np.nan if bad else 1.0),
             "param_norms": jnp.ones((1,)),
         }
-        return TrainState(jnp.asarray(done, jnp.int32), {"w": weights}, {}, {}), report
+        skipped = state.skipped + bad
+        report["skipped_steps"] = skipped
+        return TrainState(jnp.asarray(done, jnp.int32), {"w": weights}, {}, {}, skipped=skipped), report
 
     return step
 

@@ -4,8 +4,10 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from swin_jax.data.decode import UnreadablePicture
-from swin_jax.data.sources.base import Record, Source
+from swin_jax.data.sources.base import Record, Source, digest
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 """In lower case; what a folder is searched for."""
@@ -31,6 +33,10 @@ class Files:
     def identity(self) -> str:
         return f"files:{len(self)}"
 
+    @property
+    def fingerprint(self) -> str:
+        return digest(self._paths)
+
     def __len__(self) -> int:
         return len(self._paths)
 
@@ -53,6 +59,10 @@ class Subset:
     @property
     def identity(self) -> str:
         return f"{self.source.identity}:subset of {len(self)}"
+
+    @property
+    def fingerprint(self) -> str:
+        return digest(self.source.fingerprint, np.asarray(self.indices, np.int64))
 
     def __len__(self) -> int:
         return len(self.indices)

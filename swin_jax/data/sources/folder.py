@@ -8,12 +8,13 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from swin_jax.data.sources.archive import ZipFiles, below, open_zip
-from swin_jax.data.sources.base import Record
+from swin_jax.data.sources.base import Record, digest, spread
 from swin_jax.data.sources.files import PICTURE_SUFFIXES, read_file
 
 log = logging.getLogger(__name__)
 
 TRAIN = "train"
+SIZED = 1000  # files whose sizes enter a fingerprint
 Listing = dict[str, list[str]]
 """class name -> paths of its pictures below the class folder, sorted."""
 
@@ -56,6 +57,27 @@ class Folder:
         name = os.path.basename(os.path.abspath(self._root))
         return f"folder:{name}:{self._split}:{len(self.class_names)} classes:{len(self)}"
 
+    @property
+    def fingerprint(self) -> str:
+        """Of all paths, labels and classes, and the sizes of some files; alike for a directory and a zip of it.
+
+        Asking a file server for the sizes of millions of files would take longer than opening them all.
+        """
+        some = spread(SIZED, len(self))
+        sizes = [self._size(index) for index in some]
+        return digest(
+            self.class_names, self._labels, self._paths.ends, self._paths.joined, np.array(sizes, np.int64)
+        )
+
+    def _size(self, index: int) -> int:
+        """Of a file, in bytes; -1 where it cannot be told: reading it says why."""
+        if self._zip is not None:
+            return int(self._zip.unpacked_sizes[index])
+        try:
+            return os.stat(os.path.join(self._root, self._paths[index])).st_size
+        except OSError:
+            return -1
+
     def __len__(self) -> int:
         return len(self._paths)
 
@@ -70,16 +92,16 @@ class Strings:
 
     def __init__(self, texts: Iterable[str]):
         encoded = [os.fsencode(text) for text in texts]
-        self._ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
-        self._bytes = np.frombuffer(b"".join(encoded), np.uint8)
+        self.ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
+        self.joined = np.frombuffer(b"".join(encoded), np.uint8)
 
     def __len__(self) -> int:
-        return len(self._ends)
+        return len(self.ends)
 
     def __getitem__(self, index: int) -> str:
         index = range(len(self))[index]
-        start = self._ends[index - 1] if index else 0
-        return os.fsdecode(self._bytes[start : self._ends[index]].tobytes())
+        start = self.ends[index - 1] if index else 0
+        return os.fsdecode(self.joined[start : self.ends[index]].tobytes())
 
 
 def _list(root: str, split: str, entries: dict[str, zipfile.ZipInfo] | None) -> Listing:
