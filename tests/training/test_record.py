@@ -17,8 +17,8 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from swin_jax.training import record as record_module
 from swin_jax.training import run_directory
-from swin_jax.training.record import Clock, Record, duration, progress_line
 from swin_jax.training.provenance import library_versions
+from swin_jax.training.record import Clock, Record, duration, progress_line
 from swin_jax.training.run_directory import (
     GrowingFile,
     RunDirectoryError,
