@@ -4,6 +4,7 @@ import contextlib
 import logging
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -40,7 +41,7 @@ def profiled(
         jax.profiler.stop_trace()
         with tracing as local:
             tracing = None
-            copy_files(epath.Path(local), directory)
+            copy_files(Path(local), directory)
         log.info("a profiler trace is in %s: open it with xprof, or TensorBoard's profile plugin", directory)
 
     def traced(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
@@ -65,11 +66,10 @@ def profiled(
         end()
 
 
-def copy_files(source: epath.Path, target: epath.Path) -> None:
+def copy_files(source: Path, target: epath.Path) -> None:
     """All files below `source` into `target`. The profiler itself writes to local paths only."""
     with explaining("write", target):
-        for path in sorted(source.glob("**/*")):
-            if not path.is_dir():
-                place = target / path.relative_to(source)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.write_bytes(path.read_bytes())
+        for path in sorted(path for path in source.rglob("*") if path.is_file()):
+            place = target / path.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(path.read_bytes())
