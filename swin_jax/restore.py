@@ -42,13 +42,15 @@ class Run:
             ValueError: the checkpoint is of another model, or damaged.
         """
         params, model_state = jax.eval_shape(self.task.init, jax.random.key(0))
-        wanted = {"params": params, "model_state": model_state}
+        names = ("params", "model_state")
         if self.kind == "ema":
-            wanted = jax.eval_shape(ema.begin, {f"ema_{name}": tree for name, tree in wanted.items()})
+            params, model_state = jax.eval_shape(ema.begin, (params, model_state))
+            names = ("ema_params", "ema_model_state")
+        trees = dict(zip(names, (params, model_state), strict=True))
         found = self.checkpoints.restore_items(
-            self.step, {name: (tree, state_shardings(tree, self.mesh)) for name, tree in wanted.items()}
+            self.step, {name: (tree, state_shardings(tree, self.mesh)) for name, tree in trees.items()}
         )
-        return tuple(found[name] for name in wanted)
+        return found[names[0]], found[names[1]]
 
 
 def open_run(workdir: str, *, checkpoint: str = "best", platform: str = "", parameters: str = "") -> Run:
