@@ -44,6 +44,13 @@ def checkpoint_flag() -> flags.FlagHolder[str]:
 
 
 @cache
+def parameters_flag() -> flags.FlagHolder[str]:
+    return flags.DEFINE_string(
+        "parameters", "", '"plain", or "ema": their average; when empty the average, where the run keeps one.'
+    )
+
+
+@cache
 def split_flag() -> flags.FlagHolder[str]:
     return flags.DEFINE_string("split", "", "Split of the run's data; see above for what happens without.")
 

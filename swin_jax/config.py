@@ -25,6 +25,8 @@ FREE_FIELDS = (
     "keep_checkpoints",
     "log_every",
     "max_not_finite",
+    "profile_steps",
+    "deterministic",
 )
 
 
@@ -46,7 +48,11 @@ def base_config() -> Config:
     config.keep_checkpoints = 2  # newest ones; the best is kept besides
     config.log_every = 50  # steps
     config.max_not_finite = 0  # steps that may be skipped for not being finite
-    config.init_from = ""  # a run directory whose parameters the run begins with
+    config.init_from = (
+        ""  # a run directory whose parameters (their average, if it keeps one) the run begins with
+    )
+    config.profile_steps = ""  # "first:stop": a profiler trace of these steps (stop excluded) under profile/
+    config.deterministic = False  # GPU: the same bits in every run, slower; CPU and TPU give them anyway
 
     config.model = ConfigDict({"name": "swin_tiny_patch4_window7_224", "dtype": "bfloat16"})
     for field, kind in {
@@ -118,6 +124,10 @@ def base_config() -> Config:
     config.schedule.decay = placeholder(str)  # step: a duration
     config.schedule.decay_rate = placeholder(float)  # step, multistep
     config.schedule.milestones = ()  # multistep: durations
+
+    # The average of the parameters; with one, it is what ranks checkpoints, and what evaluate and predict take.
+    config.ema = ConfigDict({"decay": 0.0})  # of each update; 0 keeps no average
+    config.ema.warmup = ""  # or "ratio": min(decay, (1+t)/(10+t)), "power": min(decay, 1-(1+t)^(-2/3))
 
     config.mesh = ConfigDict({"platform": "", "fsdp": 1, "rules": ()})
     return config

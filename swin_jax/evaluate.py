@@ -7,7 +7,9 @@
 
 Prints top-1, top-5, loss and mean class accuracy as JSON; writes `evaluation_<split>_<step>.json` and pictures
 (confusion, per-class accuracy, a contact sheet) into the run directory, of other data with their name in the file's
-and in a folder of their own. Without --split: the run's evaluation split, or the only one of a tfds set.
+and in a folder of their own. Without --split: the run's evaluation split, or the only one of a tfds set. A run that
+averages its parameters is evaluated by the average, into `evaluation_<split>_<step>_ema.json`, unless
+--parameters=plain is given.
 
 On other data, classes are matched by name (of ImageNet the wnid), and all of the run's classes compete, but for
 ImageNet-A and -R: those have pictures of 200 classes, and by their authors' protocol only these compete
@@ -35,6 +37,7 @@ from swin_jax.training.evaluator import Evaluation, evaluate, make_predict_step,
 WORKDIR = cli.workdir_flag()
 CHECKPOINT = cli.checkpoint_flag()
 DATA = flags.DEFINE_string("data", "", "Other data than the run's: a source as in config.data.source.")
+PARAMETERS = cli.parameters_flag()
 SPLIT = cli.split_flag()
 ROOT = cli.data_root_flag()
 CLASSES = flags.DEFINE_enum(
@@ -51,22 +54,26 @@ PRESENT_ONLY = ("imagenet_a", "imagenet_r")
 
 def main(_: Sequence[str]) -> None:
     with cli.one_sentence(ValueError, UnreadablePicture):
-        run = open_run(WORKDIR.value, checkpoint=CHECKPOINT.value, platform=PLATFORM.value)
+        run = open_run(
+            WORKDIR.value,
+            checkpoint=CHECKPOINT.value,
+            platform=PLATFORM.value,
+            parameters=PARAMETERS.value,
+        )
         kind, root = DATA.value or run.config.data.source, ROOT.value or root_of(run, DATA.value)
         split = SPLIT.value or ("" if DATA.value.startswith("tfds:") else run.config.data.eval_split)
         source = renumber(open_source(kind, split, root=root or None), run.class_names)
         classes = candidates(source, kind, CLASSES.value)
         found = evaluate_on(run, source, classes)
-    result = {"step": run.step, "split": split, **found.scorer.result()}
+    result = {"step": run.step, "split": split, "parameters": run.kind, **found.scorer.result()}
     if DATA.value:
         result |= {"data": source.identity, "classes": len(classes or run.class_names)}
     if jax.process_index() == 0:
         place = slug(f"{DATA.value} {split}") if DATA.value else split
         pictures = run.directory / "pictures" / (place if DATA.value else "")
         with cli.one_sentence(OSError):
-            (run.directory / f"evaluation_{place}_{run.step}.json").write_text(
-                json.dumps(result, indent=1) + "\n"
-            )
+            name = f"evaluation_{place}_{run.step}" + ("_ema" if run.kind == "ema" else "")
+            (run.directory / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
             save_pictures(pictures, run.task, found)
         print(json.dumps(result))
 

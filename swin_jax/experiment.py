@@ -19,11 +19,13 @@ from swin_jax.data.pipeline import eval_batches, row_fields, train_batches
 from swin_jax.data.sources import Source, open_source
 from swin_jax.models.registry import Preprocessing, create_model, preprocessing
 from swin_jax.tasks.classification import Classification
+from swin_jax.training.ema import Ema
 from swin_jax.training.preflight import duration, nearest
 from swin_jax.training.schedules import Schedule, make_schedule, scale_lr
 from swin_jax.training.sharding import path_name
 
 TASKS = ("classification",)
+EMA = "ema/"  # before the names of metrics of the averaged parameters
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -38,9 +40,10 @@ class Data:
     config: Config
 
     @property
-    def identity(self) -> str:
-        """What the run was trained on; a run is not resumed on other data."""
-        return self.train.identity
+    def identity(self) -> dict[str, Any]:
+        """What the run is trained and evaluated on; a run is not resumed on other data."""
+        fingerprint = {"train": self.train.fingerprint, "evaluation": self.evaluation.fingerprint}
+        return {"data_identity": self.train.identity, "data_fingerprint": fingerprint}
 
     def fields(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """What a batch holds: field -> (shape of a row, dtype), from the first record that can be read."""
@@ -235,3 +238,13 @@ def optimizer_numbers(config: Config) -> dict[str, Any]:
     fields = config.optimizer
     names = ("name", "weight_decay", "b1", "b2", "eps", "momentum", "nesterov")
     return {name: fields[name] for name in names} | {"clip_norm": fields.clip_norm or None}
+
+
+def ema(config: Config) -> Ema | None:
+    """How the run averages its parameters; None when it does not. Raises ValueError for what makes no sense."""
+    return Ema(config.ema.decay, config.ema.warmup) if config.ema.decay or config.ema.warmup else None
+
+
+def ranking(config: Config) -> str:
+    """The evaluation metric that ranks checkpoints: of the average, where the run keeps one."""
+    return f"{EMA}top1" if config.ema.decay else "top1"

@@ -31,6 +31,7 @@ from swin_jax.training.sharding import local_rows, put_batch
 
 WORKDIR = cli.workdir_flag()
 CHECKPOINT = cli.checkpoint_flag()
+PARAMETERS = cli.parameters_flag()
 TOP = flags.DEFINE_integer("top", 5, "How many classes to print for each picture.", lower_bound=1)
 JSON = cli.json_flag()
 SHEET = flags.DEFINE_string("sheet", "", "Contact sheet to write; <workdir>/pictures/predict.png when empty.")
@@ -49,7 +50,12 @@ def main(arguments: Sequence[str]) -> None:
             raise ValueError("no pictures are named: give files, directories or globs, or --split=val")
         if paths and SPLIT.value:
             raise ValueError(f"both files and --split={SPLIT.value} are given; choose one")
-        run = open_run(WORKDIR.value, checkpoint=CHECKPOINT.value, platform=PLATFORM.value)
+        run = open_run(
+            WORKDIR.value,
+            checkpoint=CHECKPOINT.value,
+            platform=PLATFORM.value,
+            parameters=PARAMETERS.value,
+        )
         source = Files(paths) if paths else split_pictures(run, SPLIT.value, COUNT.value)
         rows = list(predict(run, source))
         sheet = SHEET.value or str(run.directory / "pictures" / "predict.png")

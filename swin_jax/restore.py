@@ -9,18 +9,22 @@ from etils import epath
 from jax.sharding import Mesh
 
 from swin_jax.config import Config, from_dict
-from swin_jax.experiment import make_task
+from swin_jax.experiment import make_task, ranking
 from swin_jax.tasks.task import Task
+from swin_jax.training import ema
 from swin_jax.training.checkpoint import Checkpoints
+from swin_jax.training.determinism import make_deterministic
 from swin_jax.training.run_directory import read_config, write_atomically
 from swin_jax.training.sharding import make_mesh, select_devices, state_shardings
 
 CLASSES = "classes.json"
+PARAMETERS = ("ema", "plain")
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run at the checkpoint of `step`. `load` reads the parameters; nothing is read before."""
+    """A run at the checkpoint of `step`. `load` reads the parameters, `kind` says which ("plain" or "ema");
+    nothing is read before."""
 
     directory: epath.Path
     config: Config
@@ -29,6 +33,7 @@ class Run:
     mesh: Mesh
     step: int
     checkpoints: Checkpoints
+    kind: str
 
     def load(self) -> tuple[Any, Any]:
         """`(params, model_state)`, replicated over the devices.
@@ -37,36 +42,60 @@ class Run:
             ValueError: the checkpoint is of another model, or damaged.
         """
         params, model_state = jax.eval_shape(self.task.init, jax.random.key(0))
-        wanted = {
-            "params": (params, state_shardings(params, self.mesh)),
-            "model_state": (model_state, state_shardings(model_state, self.mesh)),
-        }
-        found = self.checkpoints.restore_items(self.step, wanted)
-        return found["params"], found["model_state"]
+        names = ("params", "model_state")
+        if self.kind == "ema":
+            params, model_state = jax.eval_shape(ema.begin, (params, model_state))
+            names = ("ema_params", "ema_model_state")
+        trees = dict(zip(names, (params, model_state), strict=True))
+        found = self.checkpoints.restore_items(
+            self.step, {name: (tree, state_shardings(tree, self.mesh)) for name, tree in trees.items()}
+        )
+        return found[names[0]], found[names[1]]
 
 
-def open_run(workdir: str, *, checkpoint: str = "best", platform: str = "") -> Run:
+def open_run(workdir: str, *, checkpoint: str = "best", platform: str = "", parameters: str = "") -> Run:
     """Opens `workdir` at "best", "newest" or a given step, without its data.
 
+    Args:
+        workdir: the run directory.
+        checkpoint: which one.
+        platform: of the devices.
+        parameters: "plain", or "ema" for their average; "" is the average where the run keeps one.
+
     Raises:
-        ValueError: it is no run directory, or has no such checkpoint.
+        ValueError: it is no run directory, or has no such checkpoint or parameters.
     """
     if not workdir:
         raise ValueError("--workdir is missing: name the directory of a run")
     directory = epath.Path(workdir)
     config = _config_of(directory)
-    checkpoints = Checkpoints(directory / "checkpoints", metric="top1", read_only=True)
+    kind = choose_parameters(config, parameters)
+    checkpoints = Checkpoints(directory / "checkpoints", metric=ranking(config), read_only=True)
     step = choose_step(checkpoints, checkpoint)
     class_names = read_classes(directory)
+    if config.deterministic:
+        make_deterministic()
     mesh = make_mesh(devices=select_devices(platform or None))
-    return Run(directory, config, class_names, make_task(config, class_names), mesh, step, checkpoints)
+    task = make_task(config, class_names)
+    return Run(directory, config, class_names, task, mesh, step, checkpoints, kind)
+
+
+def choose_parameters(config: Config, wanted: str) -> str:
+    """ "ema" or "plain"."""
+    if wanted not in ("", *PARAMETERS):
+        raise ValueError(f"--parameters is {wanted!r}; choose {' or '.join(PARAMETERS)}")
+    if wanted == "ema" and not config.ema.decay:
+        raise ValueError(
+            "--parameters is 'ema', but the run keeps no average (its ema.decay is 0); leave it out"
+        )
+    return wanted or ("ema" if config.ema.decay else "plain")
 
 
 def _config_of(directory: epath.Path) -> Config:
     written = read_config(directory)
     if written is None:
         raise ValueError(f"{directory} is not a run directory: it has no config.json")
-    return from_dict({name: value for name, value in written.items() if name != "data_identity"})
+    return from_dict({name: value for name, value in written.items() if not name.startswith("data_")})
 
 
 def write_classes(directory: epath.Path, class_names: tuple[str, ...]) -> None:
@@ -99,18 +128,21 @@ def choose_step(checkpoints: Checkpoints, wanted: str) -> int:
 
 def check_params(workdir: str, expected: Any) -> None:
     """Whether a run can begin with the parameters of the one in `workdir`. Raises ValueError if it cannot."""
-    checkpoints, step = _best_of(workdir)
-    checkpoints.check(step, {"params": expected})
+    checkpoints, step, item = _best_of(workdir)
+    checkpoints.check(step, {item: expected})
 
 
 def load_params(workdir: str, expected: Any, shardings: Any) -> Any:
-    """The best parameters of another run, to begin a new one with; names and shapes must be `expected`'s."""
-    checkpoints, step = _best_of(workdir)
-    return checkpoints.restore_items(step, {"params": (expected, shardings)})["params"]
+    """The best parameters of another run (their average, where it keeps one), to begin a new one with; names and
+    shapes must be `expected`'s."""
+    checkpoints, step, item = _best_of(workdir)
+    return checkpoints.restore_items(step, {item: (expected, shardings)})[item]
 
 
-def _best_of(workdir: str) -> tuple[Checkpoints, int]:
+def _best_of(workdir: str) -> tuple[Checkpoints, int, str]:
+    """The checkpoints of a run, the step of the best, and the name of the item that holds its parameters."""
     directory = epath.Path(workdir)
-    _config_of(directory)
-    checkpoints = Checkpoints(directory / "checkpoints", metric="top1", read_only=True)
-    return checkpoints, choose_step(checkpoints, "best")
+    config = _config_of(directory)
+    checkpoints = Checkpoints(directory / "checkpoints", metric=ranking(config), read_only=True)
+    item = "ema_params" if choose_parameters(config, "") == "ema" else "params"
+    return checkpoints, choose_step(checkpoints, "best"), item

@@ -9,7 +9,6 @@ The same command on an existing run directory goes on where the newest checkpoin
 """
 
 import contextlib
-import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -26,11 +25,15 @@ from swin_jax.restore import check_params, load_params, write_classes
 from swin_jax.tasks.classification import Classification
 from swin_jax.training import loop, optimizer, preflight, run_directory, sharding
 from swin_jax.training.checkpoint import Checkpoints
-from swin_jax.training.evaluator import evaluate, make_predict_step, save_pictures
+from swin_jax.training.determinism import make_deterministic
+from swin_jax.training.ema import Ema
+from swin_jax.training.evaluator import evaluate_each, make_predict_step, save_pictures
+from swin_jax.training.profile import profiled
+from swin_jax.training.provenance import provenance
 from swin_jax.training.record import Record
 from swin_jax.training.run_directory import RunDirectoryError
 from swin_jax.training.schedules import Schedule
-from swin_jax.training.state import TrainState, abstract_state, create_state, make_train_step
+from swin_jax.training.state import TrainState, abstract_state, begin_with, create_state, make_train_step
 
 CONFIG = cli.config_flag()
 WORKDIR = cli.workdir_flag()
@@ -49,6 +52,8 @@ class Plan(NamedTuple):
     steps: experiment.Durations
     schedule: Schedule
     optimizer: optax.GradientTransformationExtraArgs
+    ema: Ema | None
+    profile_steps: range
     abstract: TrainState  # shapes of the state
     shardings: TrainState
 
@@ -66,7 +71,11 @@ def main(_: Sequence[str]) -> None:
 
 def prepare(config: Config, workdir: str) -> Plan:
     """Checks config, data, devices and run directory, cheapest first. Raises ValueError for what is wrong."""
+    if config.deterministic:
+        make_deterministic()
     experiment.make_task(config, ("any",))  # names and numbers of the model, before data are looked for
+    ema = experiment.ema(config)
+    profile_steps = preflight.step_range("profile_steps", config.profile_steps)
     data = experiment.open_data(config)
     experiment.check_classes(config, data.train.class_names)
     devices = sharding.select_devices(config.mesh.platform or None)
@@ -79,15 +88,27 @@ def prepare(config: Config, workdir: str) -> Plan:
     steps = experiment.durations(config, len(data.train))
     schedule = experiment.learning_rate(config, len(data.train))
     transformation = make_transformation(config, task, schedule)
-    abstract = abstract_state(task, transformation, config.seed)
+    abstract = abstract_state(task, transformation, config.seed, with_ema=ema is not None)
     shardings = sharding.state_shardings(abstract, mesh, config.mesh.rules)
     if config.init_from:
         check_params(config.init_from, abstract.params)
     directory = preflight.check_workdir(workdir)
-    resolved = to_dict(config) | {"data_identity": data.identity}
-    run_directory.claim(directory, resolved, run_directory.library_versions(), free=FREE_FIELDS)
+    run_directory.claim(directory, to_dict(config) | data.identity, provenance(), free=FREE_FIELDS)
     write_classes(directory, data.train.class_names)
-    return Plan(config, directory, data, task, mesh, steps, schedule, transformation, abstract, shardings)
+    return Plan(
+        config=config,
+        directory=directory,
+        data=data,
+        task=task,
+        mesh=mesh,
+        steps=steps,
+        schedule=schedule,
+        optimizer=transformation,
+        ema=ema,
+        profile_steps=profile_steps,
+        abstract=abstract,
+        shardings=shardings,
+    )
 
 
 def make_transformation(
@@ -109,7 +130,7 @@ def train(plan: Plan) -> None:
         plan.directory / "checkpoints",
         every=plan.steps.checkpoint_every,
         keep=plan.config.keep_checkpoints,
-        metric="top1",
+        metric=experiment.ranking(plan.config),
     )
     with contextlib.closing(checkpoints), loop.StopOnSignal() as stop:
         state = first_state(plan, checkpoints)
@@ -137,7 +158,7 @@ def first_state(plan: Plan, checkpoints: Checkpoints) -> TrainState:
     if not plan.config.init_from:
         return state
     begin = load_params(plan.config.init_from, plan.abstract.params, plan.shardings.params)
-    return dataclasses.replace(state, params=begin)
+    return begin_with(state, begin, plan.shardings)
 
 
 def run_loop(plan: Plan, state: TrainState, checkpoints: Checkpoints, stop: loop.StopOnSignal) -> TrainState:
@@ -150,17 +171,21 @@ def run_loop(plan: Plan, state: TrainState, checkpoints: Checkpoints, stop: loop
         seed=config.seed,
         learning_rate=plan.schedule,
         accumulation=config.accumulation,
+        ema=plan.ema,
     )
+    writer = jax.process_index() == 0
+    traced = plan.profile_steps if writer else range(0)
     record = Record(
         plan.directory,
         start_step=start,
         total_steps=plan.steps.total,
         batch_size=config.batch_size,
         log_every=config.log_every,
-        writer=jax.process_index() == 0,
+        writer=writer,
         title=config.model.name,
     )
-    with record:
+    profile = profiled(train_step, plan.directory / "profile", traced, start_step=start)
+    with record, profile as train_step:
         state = loop.run(
             state,
             train_step=train_step,
@@ -181,15 +206,23 @@ def run_loop(plan: Plan, state: TrainState, checkpoints: Checkpoints, stop: loop
 
 
 def make_evaluation(plan: Plan) -> Callable[[TrainState, int], Mapping[str, float]]:
-    """Scores a state on the evaluation split and leaves its pictures in the run directory."""
+    """Scores a state on the evaluation split, its average likewise (as "ema/..."), and leaves pictures (of the
+    average, where there is one) in the run directory."""
     predict_step = make_predict_step(plan.task, plan.mesh)
 
     def evaluation(state: TrainState, step: int) -> Mapping[str, float]:
         batches = plan.data.eval_batches(jax.process_index(), jax.process_count(), plan.mesh.size)
-        found = evaluate(plan.task, predict_step, state.params, state.model_state, batches, plan.mesh)
+        variables = {"": (state.params, state.model_state)}
+        if plan.ema is not None:
+            variables[experiment.EMA] = (state.ema_params, state.ema_model_state)
+        found = evaluate_each(plan.task, predict_step, variables, batches, plan.mesh)
         if jax.process_index() == 0:
-            save_pictures(plan.directory / "pictures", plan.task, found)
-        return found.scorer.result()
+            save_pictures(plan.directory / "pictures", plan.task, list(found.values())[-1])
+        return {
+            f"{prefix}{name}": value
+            for prefix, scored in found.items()
+            for name, value in scored.scorer.result().items()
+        }
 
     return evaluation
 

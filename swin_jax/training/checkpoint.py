@@ -1,8 +1,8 @@
 """Checkpoints of a run: asynchronous, atomic, the newest and the best kept, each verified when read.
 
-The only module that knows Orbax. A checkpoint holds `{step, params, model_state, opt_state}` as separate items
-(evaluation reads the first ones only) and a fingerprint of the bits of each, so that a damaged file is found
-even where the storage format carries no checksum.
+The only module that knows Orbax. A checkpoint holds the trees of a state (what there is of `ITEMS`) as separate
+items, so that evaluation reads what it needs, and a fingerprint of the bits of each, so that
+a damaged file is found even where the storage format carries no checksum.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from swin_jax.training.state import TrainState
 
 log = logging.getLogger(__name__)
 
-ITEMS = ("params", "model_state", "opt_state")
+ITEMS = ("params", "model_state", "opt_state", "ema_params", "ema_model_state")
 
 
 class DamagedCheckpoint(ValueError):
@@ -96,6 +96,7 @@ class Checkpoints:
         about = {
             "fingerprints": {name: int(value) for name, value in fingerprints(trees).items()},
             "metrics": {name: float(value) for name, value in (metrics or {}).items()},
+            "skipped_steps": int(state.skipped),
         }
         if self._metric in about["metrics"]:
             self._scores[step] = self._sign * about["metrics"][self._metric]
@@ -130,16 +131,17 @@ class Checkpoints:
         scores = {}
         for step in self.steps() if self._metric else ():
             try:
-                about = self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))[
-                    "about"
-                ]
-                metrics = about.get("metrics", {})
+                metrics = self._about(step).get("metrics", {})
             except Exception as error:  # a broken file; restoring that step says so and sets it aside
                 log.warning("%s", _damaged(self.directory, step, error))
                 continue
             if self._metric in metrics:
                 scores[step] = self._sign * metrics[self._metric]
         return scores
+
+    def _about(self, step: int) -> dict[str, Any]:
+        """What is written beside the arrays: fingerprints, metrics, skipped steps."""
+        return self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
 
     def restore_newest(self, abstract: TrainState, shardings: TrainState) -> TrainState | None:
         """The newest readable state, each array where `shardings` says; None when there is no checkpoint.
@@ -173,7 +175,14 @@ class Checkpoints:
         """
         wanted = {name: (getattr(abstract, name), getattr(shardings, name)) for name in ITEMS}
         found = self.restore_items(step, wanted)
-        return TrainState(step=jax.device_put(jnp.asarray(step, jnp.int32), shardings.step), **found)
+        counts = {"step": step, "skipped": self._about(step).get("skipped_steps", 0)}
+        return TrainState(
+            **found,
+            **{
+                name: jax.device_put(jnp.asarray(count, jnp.int32), getattr(shardings, name))
+                for name, count in counts.items()
+            },
+        )
 
     def restore_items(self, step: int, wanted: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
         """Some items of the checkpoint at `step`, by name: `{"params": (abstract tree, shardings)}`."""

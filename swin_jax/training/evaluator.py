@@ -48,26 +48,37 @@ def evaluate(
     Raises:
         ValueError: there is no batch.
     """
-    scorer = task.scorer()
-    first: list[tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]] = []
-    waiting: tuple[Mapping[str, np.ndarray], Predictions] | None = None
+    return evaluate_each(task, predict_step, {"": (params, model_state)}, batches, mesh)[""]
 
-    def score(batch: Mapping[str, np.ndarray], predictions: Predictions) -> None:
-        on_host = {name: local_rows(array) for name, array in predictions.items()}
-        scorer.add(batch, on_host)
-        if not first:
-            first.append((batch, on_host))
+
+def evaluate_each(
+    task: Task,
+    predict_step: PredictStep,
+    variables: Mapping[str, tuple[Any, Any]],
+    batches: Iterable[Mapping[str, np.ndarray]],
+    mesh: Mesh,
+) -> dict[str, Evaluation]:
+    """As `evaluate`, of several `(params, model_state)` by name: each batch is read once."""
+    scorers = {name: task.scorer() for name in variables}
+    first: dict[str, tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]] = {}
+    waiting: tuple[Mapping[str, np.ndarray], dict[str, Predictions]] | None = None
+
+    def score(batch: Mapping[str, np.ndarray], predictions: Mapping[str, Predictions]) -> None:
+        for name, found in predictions.items():
+            on_host = {field: local_rows(array) for field, array in found.items()}
+            scorers[name].add(batch, on_host)
+            first.setdefault(name, (batch, on_host))
 
     for batch in batches:
-        fields = {name: batch[name] for name in task.batch_fields}
-        predictions = predict_step(params, model_state, put_batch(fields, mesh))
+        rows = put_batch({field: batch[field] for field in task.batch_fields}, mesh)
+        predictions = {name: predict_step(*given, rows) for name, given in variables.items()}
         if waiting is not None:
             score(*waiting)
         waiting = (batch, predictions)
     if waiting is None:
         raise ValueError("the evaluation split has no examples")
     score(*waiting)
-    return Evaluation(merge_over_hosts(scorer), *first[0])
+    return {name: Evaluation(merge_over_hosts(scorers[name]), *first[name]) for name in variables}
 
 
 def save_pictures(directory: epath.Path, task: Task, found: Evaluation) -> None:

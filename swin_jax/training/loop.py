@@ -68,31 +68,30 @@ def run(
         batches: this host's rows, from the batch of step `state.step` on.
         evaluate: scores the state; its metrics rank the checkpoint that is saved with them.
         evidence: the directory in which a step that is not finite leaves its examples and norms.
-        max_not_finite: how many steps may be skipped for not being finite before the run stops.
+        max_not_finite: how many steps of the run, its former lives included, may be skipped for not being finite.
 
     Raises:
         NotFinite: more than `max_not_finite` steps were not finite. The last checkpoint stays as it is.
     """
     start = int(state.step)
-    not_finite = replaced = 0
+    replaced = 0
     waiting: Turn | None = None
 
     def settle() -> None:
-        nonlocal waiting, not_finite, replaced
+        nonlocal waiting, replaced
         if waiting is None:
             return
         turn, waiting = waiting, None
         scalars = {name: float(value) for name, value in _scalars(turn.report).items()}
         if not scalars.pop("finite"):
-            not_finite += 1
+            not_finite = int(scalars["skipped_steps"])
             where = keep_evidence(evidence, turn, state.params)
             message = f"step {turn.step} is not finite (loss {scalars['loss']}, gradient norm {scalars['grad_norm']})"
             if not_finite > max_not_finite:
                 raise NotFinite(f"{message}: its examples and the norms of every layer are in {where}")
             log.warning("%s and was skipped, %d of at most %d", message, not_finite, max_not_finite)
         replaced += int(np.sum(turn.batch["replaced"]))
-        scalars |= {"skipped_steps": float(not_finite), "replaced_pictures": float(replaced)}
-        recorder.train(turn.step, scalars, data_wait=turn.data_wait)
+        recorder.train(turn.step, scalars | {"replaced_pictures": float(replaced)}, data_wait=turn.data_wait)
 
     for step in range(start + 1, total_steps + 1):
         asked = time.perf_counter()

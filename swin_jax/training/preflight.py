@@ -39,6 +39,18 @@ def duration(field: str, text: str, *, batch_size: int, num_examples: int) -> in
     return max(round(amount * examples_each / batch_size), 1 if amount else 0)
 
 
+def step_range(field: str, text: str) -> range:
+    """Steps in "100:105": those numbered 100 to 104; an empty text means none."""
+    if not text:
+        return range(0)
+    first, _, stop = text.partition(":")
+    if not (first.strip().isdigit() and stop.strip().isdigit() and 0 < int(first) < int(stop)):
+        raise ValueError(
+            f'{field} is {text!r}; write first:stop, such as "100:105" for the steps 100 to 104 (the first step is 1)'
+        )
+    return range(int(first), int(stop))
+
+
 def check_batch_size(batch_size: int, *, devices: int, hosts: int, accumulation: int) -> None:
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be at least 1")

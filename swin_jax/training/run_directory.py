@@ -4,11 +4,10 @@ Works on local paths and on any URL that epath knows. Object stores cannot appen
 kept in memory and written whole, now and then and when it is closed.
 """
 
-import importlib.metadata
 import json
+import logging
 import math
 import os
-import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,19 +15,12 @@ from typing import Any
 
 from etils import epath
 
+from swin_jax.training import provenance
+
+log = logging.getLogger(__name__)
+
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
-LIBRARIES = (
-    "swin_jax",
-    "jax",
-    "jaxlib",
-    "flax",
-    "optax",
-    "orbax-checkpoint",
-    "numpy",
-    "grain",
-    "tensorflow-datasets",
-)
 # How often a growing file on an object store is written, in seconds.
 REMOTE_INTERVAL = 30.0
 
@@ -192,15 +184,15 @@ def rewind_metrics(workdir: epath.PathLike, step: int) -> None:
         write_atomically(path, new)
 
 
-def write_config(workdir: epath.PathLike, resolved: Mapping[str, Any], versions: Mapping[str, str]) -> None:
-    """Writes `config.json`: the resolved config and the versions it ran with.
+def write_config(workdir: epath.PathLike, resolved: Mapping[str, Any], made_by: Mapping[str, Any]) -> None:
+    """Writes `config.json`: the resolved config beside what made the run, as `provenance.provenance` has it.
 
     Raises:
         ValueError: a value is not JSON; its dotted name is given.
         RunDirectoryError: the place cannot be written.
     """
     _check_json(resolved, "")
-    document = {"config": resolved, "versions": dict(versions)}
+    document = {"config": resolved, **made_by}
     write_atomically(epath.Path(workdir) / CONFIG, json.dumps(document, indent=2).encode() + b"\n")
 
 
@@ -211,13 +203,19 @@ def read_config(workdir: epath.PathLike) -> dict[str, Any] | None:
         ValueError: `config.json` is there but not one of ours.
         RunDirectoryError: it cannot be read.
     """
+    document = _read_document(workdir)
+    return None if document is None else document["config"]
+
+
+def _read_document(workdir: epath.PathLike) -> dict[str, Any] | None:
     path = epath.Path(workdir) / CONFIG
     with explaining("read", path):
         if not path.exists():
             return None
         text = path.read_bytes()
     try:
-        return dict(json.loads(text)["config"])
+        document = json.loads(text)
+        return document | {"config": dict(document["config"])}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} is not a run's config (expected a JSON object with the key 'config'); restore the file "
@@ -241,53 +239,62 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def claim(
     workdir: epath.PathLike,
     resolved: Mapping[str, Any],
-    versions: Mapping[str, str],
+    made_by: Mapping[str, Any],
     *,
     free: Sequence[str] = (),
 ) -> bool:
     """Makes `workdir` the directory of this config's run; True when it already was.
 
+    A run that goes on with other code or libraries is warned about: it may not be the run it would have been.
+    `config.json` has what runs now, and under "before" what ran in former lives, the oldest first.
+
     Args:
         workdir: the run directory.
         resolved: the config.
-        versions: as `library_versions` gives them.
+        made_by: as `provenance.provenance` gives it.
         free: dotted names (or the part before a dot) that may change between the lives of a run, such as the
             number of workers or the mesh; the newest is kept in `config.json`.
 
     Raises:
-        ValueError: the directory belongs to another config; all differing fields are named.
+        ValueError: the directory belongs to another config (all differing fields are named), or to a run of a
+            version with other fields.
         RunDirectoryError: the place cannot be written.
     """
-    before = read_config(workdir)
+    before = _read_document(workdir)
     if before is None:
-        write_config(workdir, resolved, versions)
+        write_config(workdir, resolved, made_by)
         return False
-    found = differences(before, resolved)
-    names = [difference.split(":", 1)[0] for difference in found]
-    bound = [
+    found = differences(before["config"], resolved)
+    bound = [difference for difference in found if not _is_free(difference, free)]
+    unknown = [
         difference
-        for name, difference in zip(names, found, strict=True)
-        if not any(name == allowed or name.startswith(f"{allowed}.") for allowed in free)
+        for difference in bound
+        if ": absent -> " in difference or difference.endswith(" -> absent")
     ]
+    if unknown:
+        raise ValueError(
+            f"{os.fspath(workdir)} holds a run of another version of swin_jax "
+            f"({provenance.describe(before.get('code', {}))}), with other fields: {'; '.join(unknown)} (there -> "
+            "here); evaluate and predict read it; to train it further take that version, else name a new --workdir"
+        )
     if bound:
         raise ValueError(
             f"{os.fspath(workdir)} holds a run of another config: {'; '.join(bound)} (there -> asked for); "
             "name a new --workdir, or ask for the config of that run"
         )
-    if found:
-        write_config(workdir, resolved, versions)
+    other = provenance.changes(before, made_by)
+    if other:
+        log.warning("this run was begun by other software: %s; its numbers may differ", "; ".join(other))
+    if found or other:
+        former = {name: before[name] for name in made_by if name in before}
+        lives = [*before.get("before", []), *([former] if other else [])]
+        write_config(workdir, resolved, {**made_by, **({"before": lives} if lives else {})})
     return True
 
 
-def library_versions() -> dict[str, str]:
-    """The versions of Python and of the libraries that a result may depend on, as far as installed."""
-    found = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+def _is_free(difference: str, free: Sequence[str]) -> bool:
+    name = difference.split(":", 1)[0]
+    return any(name == allowed or name.startswith(f"{allowed}.") for allowed in free)
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

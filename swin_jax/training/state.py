@@ -10,10 +10,13 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from swin_jax.tasks.task import Task, Terms
+from swin_jax.training import ema as averages
+from swin_jax.training.ema import Ema
 from swin_jax.training.sharding import batch_sharding, replicated
 
 
@@ -29,23 +32,54 @@ class TrainState:
     params: Any
     model_state: Any  # what the model carries besides parameters, e.g. batch statistics; {} for Swin
     opt_state: Any
+    # The averages of both, float32; None in a run that keeps none.
+    ema_params: Any = None
+    ema_model_state: Any = None
+    # int32 [], how many of the steps changed nothing for not being finite
+    skipped: Any = dataclasses.field(default_factory=lambda: np.zeros((), np.int32))
 
 
-def abstract_state(task: Task, optimizer: optax.GradientTransformationExtraArgs, seed: int) -> TrainState:
+def abstract_state(
+    task: Task,
+    optimizer: optax.GradientTransformationExtraArgs,
+    seed: int,
+    *,
+    with_ema: bool = False,
+) -> TrainState:
     """Shapes and dtypes of the state; nothing is allocated."""
-    return jax.eval_shape(lambda: _create(task, optimizer, seed))
+    return jax.eval_shape(lambda: _create(task, optimizer, seed, with_ema))
 
 
 def create_state(
     task: Task, optimizer: optax.GradientTransformationExtraArgs, seed: int, shardings: TrainState
 ) -> TrainState:
     """A fresh state, created where it lives: no device ever holds more than its share."""
-    return jax.jit(lambda: _create(task, optimizer, seed), out_shardings=shardings)()
+    with_ema = shardings.ema_params is not None
+    return jax.jit(lambda: _create(task, optimizer, seed, with_ema), out_shardings=shardings)()
 
 
-def _create(task: Task, optimizer: optax.GradientTransformationExtraArgs, seed: int) -> TrainState:
+def _create(
+    task: Task, optimizer: optax.GradientTransformationExtraArgs, seed: int, with_ema: bool
+) -> TrainState:
     params, model_state = task.init(jax.random.key(seed))
-    return TrainState(jnp.zeros((), jnp.int32), params, model_state, optimizer.init(params))
+    ema_params, ema_model_state = averages.begin((params, model_state)) if with_ema else (None, None)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        model_state=model_state,
+        opt_state=optimizer.init(params),
+        ema_params=ema_params,
+        ema_model_state=ema_model_state,
+        skipped=jnp.zeros((), jnp.int32),
+    )
+
+
+def begin_with(state: TrainState, params: Any, shardings: TrainState) -> TrainState:
+    """A fresh state that begins with these parameters, as does its average, if it has one."""
+    if state.ema_params is None:
+        return dataclasses.replace(state, params=params)
+    average = jax.jit(averages.begin, out_shardings=shardings.ema_params)(params)
+    return dataclasses.replace(state, params=params, ema_params=average)
 
 
 Batch = Mapping[str, jax.Array]
@@ -65,14 +99,16 @@ def make_train_step(
     seed: int,
     learning_rate: Callable[[jax.Array], jax.Array],
     accumulation: int = 1,
+    ema: Ema | None = None,
 ) -> TrainStep:
     """The jitted step `(state, batch) -> (state, report)`; the state it is given is donated.
 
     The gradient is that of `sum over terms of (sum of numerators / sum of denominators)`, both sums over the
     whole global batch: splitting it over devices or into `accumulation` micro-batches does not change it.
-    A step whose loss or gradient is not finite leaves parameters and moments as they were and says so.
+    A step whose loss or gradient is not finite leaves parameters, moments and average as they were and says so.
 
-    Report (device arrays): `loss`, `learning_rate`, `grad_norm`, `finite` scalars; `terms/<name>` and the
+    Report (device arrays): `loss`, `learning_rate`, `grad_norm`, `finite`, `skipped_steps` (of the run, with
+    this one) scalars; `terms/<name>` and the
     task's metrics as scalars; `grad_norms` and `param_norms`, one f32 per parameter tensor, in tree order.
     """
 
@@ -88,19 +124,32 @@ def make_train_step(
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
 
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, step=state.step)
-        advanced = TrainState(state.step, optax.apply_updates(state.params, updates), model_state, opt_state)
+        params = optax.apply_updates(state.params, updates)
+        average = (state.ema_params, state.ema_model_state)
+        if ema is not None:
+            average = ema.update(average, (params, model_state), state.step)
+        advanced = dataclasses.replace(
+            state,
+            params=params,
+            model_state=model_state,
+            opt_state=opt_state,
+            ema_params=average[0],
+            ema_model_state=average[1],
+        )
         new_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), advanced, state)
+        skipped = state.skipped + ~finite
         report = {
             "loss": loss,
             "learning_rate": learning_rate(state.step),
             "grad_norm": grad_norm,
             "finite": finite,
+            "skipped_steps": skipped,
             "grad_norms": grad_norms,
             "param_norms": tensor_norms(state.params),
             **{f"terms/{name}": ratio(pair) for name, pair in terms.items()},
             **{name: ratio(pair) for name, pair in metrics.items()},
         }
-        return dataclasses.replace(new_state, step=state.step + 1), report
+        return dataclasses.replace(new_state, step=state.step + 1, skipped=skipped), report
 
     return jax.jit(
         step,

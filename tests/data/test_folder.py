@@ -36,6 +36,29 @@ def test_a_zip_holds_the_same_as_its_folder(pictures, zipped):
         assert archive[0]["name"] == f"{zipped}/{split}/ant/00.jpg"
 
 
+def test_a_fingerprint_is_that_of_the_pictures_wherever_they_lie(pictures, zipped, tmp_path):
+    def fingerprint(root) -> str:
+        return open_source("folder", "train", root=str(root)).fingerprint
+
+    first = fingerprint(pictures)
+    assert fingerprint(zipped) == first
+    assert fingerprint(shutil.copytree(pictures, tmp_path / "elsewhere")) == first
+    assert open_source("folder", "val", root=str(pictures)).fingerprint != first
+    source = open_source("folder", "train", root=str(pictures))
+    assert Subset(source, (0, 1)).fingerprint != Subset(source, (1, 0)).fingerprint
+    file = pictures / "train" / "bee" / "03.jpg"
+    seen = [first]
+    file.write_bytes(file.read_bytes() + b"x")  # another size
+    seen.append(fingerprint(pictures))
+    file.rename(pictures / "train" / "bee" / "003.jpg")  # another name
+    seen.append(fingerprint(pictures))
+    (pictures / "train" / "bee" / "003.jpg").rename(pictures / "train" / "ant" / "003.jpg")  # another label
+    seen.append(fingerprint(pictures))
+    (pictures / "train" / "cat").rename(pictures / "train" / "dog")  # another class of the same pictures
+    seen.append(fingerprint(pictures))
+    assert len(set(seen)) == 5
+
+
 def test_sources_travel_and_are_read_by_many_threads(zipped):
     source = open_source("folder", "train", root=str(zipped))
     expected = [source[index]["image"] for index in range(21)]

@@ -20,6 +20,7 @@ class Numbers:
 
     class_names = ("even", "odd")
     identity = "numbers"
+    fingerprint = "0"
 
     def __init__(self, size: int, bad: tuple[int, ...] = ()):
         self.size, self.bad, self.reads = size, bad, []

@@ -94,6 +94,19 @@ def test_versions_slices_and_secret_labels(root):
     assert open_source("tfds:flowers", "test", root=root)[0]["label"] == -1
 
 
+def test_a_fingerprint_holds_for_another_preparation_of_the_same_examples(root, tmp_path, monkeypatch):
+    def prepared(name: str) -> str:
+        builder = Flowers(data_dir=str(tmp_path / name), file_format="array_record")
+        builder.download_and_prepare()
+        return open_source("tfds:flowers", "train", root=str(tmp_path / name)).fingerprint
+
+    first = open_source("tfds:flowers", "train", root=root).fingerprint
+    assert prepared("again") == first
+    assert open_source("tfds:flowers", "train[50%:]", root=root).fingerprint != first
+    monkeypatch.setitem(globals(), "jpeg", lambda shade, draw=jpeg: draw(shade + (shade == 9)))
+    assert prepared("the last picture changed") != first
+
+
 def test_a_source_travels(root):
     source = open_source("tfds:flowers", "train", root=root)
     source[0]

@@ -419,6 +419,26 @@ def test_recomputation_changes_no_number(remat: str):
         np.testing.assert_allclose(ours, theirs, atol=1e-5 * largest)
 
 
+def test_recomputation_keeps_less_for_the_backward_pass():
+    """Bytes that the forward pass hands to the backward pass. XLA keeps to that on TPU and GPU; its CPU compiler
+    merges the recomputation with the original again, so that compiled memory says nothing there."""
+    images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+
+    def kept(remat: str | None) -> tuple[int, list[tuple[int, ...]]]:
+        model = micro(depths=(2,), num_heads=(2,), remat=remat)
+        variables = jax.eval_shape(model.init, jax.random.key(0), images)
+        residuals = jax.eval_shape(lambda v, x: jax.vjp(lambda v: model.apply(v, x), v)[1], variables, images)
+        leaves = jax.tree.leaves(residuals)
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves), [leaf.shape for leaf in leaves]
+
+    policies = ("full", "weight_dots", "dots", None)
+    assert set(policies) == {*REMAT_POLICIES, None}
+    sizes, maps = zip(*(kept(remat) for remat in policies), strict=True)
+    assert list(sizes) == sorted(set(sizes)), dict(zip(policies, sizes, strict=True))
+    hidden = (2, 8, 8, 4 * micro().embed_dim)  # of the MLP
+    assert [hidden in found for found in maps] == [False, True, True, True]
+
+
 def test_full_recomputation_runs_the_blocks_again():
     def products(remat: str | None) -> int:
         model = micro(remat=remat)

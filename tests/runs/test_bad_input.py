@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -44,6 +45,9 @@ Micro = Callable[..., Config]
         ({"schedule__warmup": "99 steps"}, r"warmup_steps is 99; expected 0 to total_steps = 12"),
         ({"optimizer__name": "adam"}, "optimizer.name is 'adam'; expected one of adamw, sgd"),
         ({"optimizer__frozen": ("nothing",)}, "optimizer.frozen pattern 'nothing' matches no parameter"),
+        ({"ema__decay": 1.0}, "ema.decay is 1.0; expected above 0 and below 1"),
+        ({"ema__decay": 0.9, "ema__warmup": "slow"}, "ema.warmup is 'slow'; expected one of"),
+        ({"profile_steps": "7"}, r"profile_steps is '7'; write first:stop"),
         ({"data__source": "foldr"}, r"foldr.*folder"),
         ({"data__eval_split": "test"}, r"test.*(train|val)"),
         ({"init_from": "/nowhere"}, "/nowhere is not a run directory"),
@@ -161,6 +165,16 @@ def test_other_data_under_the_same_config(folder: Path, micro: Micro, tmp_path: 
         (other / place).parent.mkdir(parents=True)
         (other / place).write_bytes(picture())
     with pytest.raises(ValueError, match="data_identity"):
+        train.prepare(micro(data__root=str(other)), str(tmp_path / "run"))
+
+
+def test_the_same_names_with_other_labels_or_sizes(folder: Path, micro: Micro, tmp_path: Path) -> None:
+    """As many pictures of as many classes, and yet other data; evaluation data count, too."""
+    train.prepare(micro(), str(tmp_path / "run"))
+    other = shutil.copytree(folder, tmp_path / "other" / folder.name)
+    train.prepare(micro(data__root=str(other)), str(tmp_path / "run"))  # the same, elsewhere
+    (other / "val" / "red" / "0.png").write_bytes(picture())
+    with pytest.raises(ValueError, match=r"data_fingerprint.evaluation: \"\w{32}\" -> \"\w{32}\" \(there"):
         train.prepare(micro(data__root=str(other)), str(tmp_path / "run"))
 
 

@@ -1,6 +1,8 @@
 """Checkpoints: the newest and the best are kept, damage is found and stepped over, other models are refused."""
 
+import dataclasses
 import gc
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,6 +65,31 @@ def test_best_survives_a_restart_and_further_saves(saved: Path) -> None:
     checkpoints.wait()
     assert checkpoints.steps() == [2, 10]
     checkpoints.close()
+
+
+def test_the_average_and_the_count_of_skipped_steps_come_back(tmp_path: Path) -> None:
+    plain = state_at(3)
+    average = jax.tree.map(lambda leaf: leaf.astype(jnp.float32) / 3, plain.params)
+    state = dataclasses.replace(
+        plain, ema_params=average, ema_model_state={}, skipped=jnp.asarray(2, jnp.int32)
+    )
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(3, state)
+    checkpoints.wait()
+    assert_same(checkpoints.restore_newest(abstract(state), places(state)), state)
+    # Evaluation reads the average alone.
+    wanted = {"ema_params": (abstract(state).ema_params, places(state).ema_params)}
+    jax.tree.map(np.testing.assert_array_equal, checkpoints.restore_items(3, wanted)["ema_params"], average)
+    checkpoints.close()
+
+
+def test_a_checkpoint_from_before_steps_were_counted_has_skipped_none(saved: Path) -> None:
+    (about,) = (path for path in (saved / "6" / "about").iterdir() if "skipped_steps" in path.read_text())
+    written = json.loads(about.read_text())
+    del written["skipped_steps"]
+    about.write_text(json.dumps(written))
+    found = Checkpoints(saved, read_only=True).restore(6, abstract(state_at(6)), places(state_at(6)))
+    assert int(found.skipped) == 0
 
 
 def test_a_step_is_not_written_twice(saved: Path) -> None:

@@ -61,7 +61,9 @@ def counting_step(bad_steps: tuple[int, ...] = ()) -> Any:
             "grad_norms": jnp.full((1,), np.nan if bad else 1.0),
             "param_norms": jnp.ones((1,)),
         }
-        return TrainState(jnp.asarray(done, jnp.int32), {"w": weights}, {}, {}), report
+        skipped = state.skipped + bad
+        report["skipped_steps"] = skipped
+        return TrainState(jnp.asarray(done, jnp.int32), {"w": weights}, {}, {}, skipped=skipped), report
 
     return step
 
@@ -145,6 +147,24 @@ def test_as_many_steps_as_allowed_are_skipped_and_counted(tmp_path: Path) -> Non
     assert notes.scalars[10]["skipped_steps"] == 2.0
     with pytest.raises(loop.NotFinite, match="step 7"):
         run(tmp_path / "b", fresh(), Notes(), train_step=counting_step((3, 6, 7)), max_not_finite=2)
+
+
+def test_skipped_steps_are_those_of_the_run_over_a_resume(tmp_path: Path) -> None:
+    """One before the stop, one after: together more than are allowed, though each life has but one."""
+    asked = iter([False, False, False, True])
+    bad = {"train_step": counting_step((3, 6)), "max_not_finite": 1}
+    stopped = run(tmp_path, fresh(), Notes(), stop_asked=lambda: next(asked), **bad)
+    assert int(stopped.skipped) == 1
+    found = Checkpoints(tmp_path / "checkpoints", read_only=True).restore_newest(
+        fresh(), state_shardings(fresh(), make_mesh(devices=jax.devices()[:1]))
+    )
+    assert found is not None
+    with pytest.raises(loop.NotFinite, match="step 6"):
+        run(tmp_path, found, Notes(), **bad)
+    notes = Notes()
+    run(tmp_path, found, notes, **(bad | {"max_not_finite": 2}))
+    assert notes.scalars[5]["skipped_steps"] == 1.0
+    assert notes.scalars[10]["skipped_steps"] == 2.0
 
 
 def test_signals_are_noted_once_and_given_back() -> None:

@@ -8,6 +8,8 @@ import numpy as np
 import optax
 import pytest
 
+from swin_jax import experiment
+from swin_jax.config import base_config
 from swin_jax.models.registry import create_model
 from swin_jax.training.optimizer import (
     NO_DECAY_CLASSIFICATION,
@@ -278,3 +280,28 @@ def test_swin_tiny_by_the_published_rule():
     assert {round(math.log(rule.lr_scale, 0.8)) for rule in layered.values()} == set(range(14))
     assert layered["head/kernel"].lr_scale == 1
     assert layered["patch_embed/proj/kernel"].lr_scale == pytest.approx(0.8**13)
+
+
+def test_swin_tiny_layer_by_layer_from_a_config():
+    """SimMIM's rule: embedding 0, each block one more, merging with the block before it, the rest last."""
+    config = base_config()
+    config.optimizer.layer_decay = 0.8
+    config.optimizer.frozen = ("^patch_embed/norm/",)
+    task = experiment.make_task(config, tuple(map(str, range(1000))))
+    params = jax.eval_shape(task.init, jax.random.key(0))[0]
+    rules = parameter_rules(params, **experiment.optimizer_rules(config, task, params))
+    found: dict[int, list[int]] = {}
+    for rule in rules.values():
+        if not rule.frozen:
+            exponent = round(math.log(rule.lr_scale) / math.log(0.8))
+            assert rule.lr_scale == pytest.approx(0.8**exponent)
+            found.setdefault(13 - exponent, [0, 0])[rule.decay] += 1
+    # Tensors of each layer without and with weight decay. A block has two norms, four biases, a table; four kernels.
+    expected = {0: [1, 1], 13: [2 + 1, 1]} | {layer: [9, 4] for layer in range(1, 13)}
+    for last_of_stage in (2, 4, 10):
+        expected[last_of_stage] = [9 + 2, 4 + 1]
+    assert found == expected
+    assert [path for path, rule in rules.items() if rule.frozen] == [
+        "patch_embed/norm/bias",
+        "patch_embed/norm/scale",
+    ]

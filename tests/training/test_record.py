@@ -17,13 +17,13 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from swin_jax.training import record as record_module
 from swin_jax.training import run_directory
+from swin_jax.training.provenance import library_versions
 from swin_jax.training.record import Clock, Record, duration, progress_line
 from swin_jax.training.run_directory import (
     GrowingFile,
     RunDirectoryError,
     claim,
     differences,
-    library_versions,
     read_config,
     read_metrics,
     write_atomically,
@@ -394,7 +394,7 @@ CONFIG = {"seed": 0, "model": {"name": "swin_tiny", "depths": (2, 2, 6, 2)}, "da
 
 def test_config_goes_round_and_is_compared_as_it_is_read_back(tmp_path):
     assert read_config(tmp_path) is None
-    write_config(tmp_path, CONFIG, library_versions())
+    write_config(tmp_path, CONFIG, {"versions": library_versions()})
     assert differences(read_config(tmp_path), CONFIG) == []
     document = json.loads((tmp_path / "config.json").read_text())
     assert document["versions"]["numpy"] == np.__version__

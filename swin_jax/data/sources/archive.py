@@ -19,7 +19,10 @@ ENCRYPTED = 0x1
 
 
 class ZipFiles:
-    """Chosen files of a zip, read at their offsets: by any number of threads, and picklable."""
+    """Chosen files of a zip, read at their offsets: by any number of threads, and picklable.
+
+    `unpacked_sizes` are their sizes in bytes, int64 [number of files].
+    """
 
     def __init__(self, path: str, entries: Sequence[zipfile.ZipInfo]):
         """
@@ -40,6 +43,7 @@ class ZipFiles:
         self._sizes = np.array([entry.compress_size for entry in entries], np.int64)
         self._checks = np.array([entry.CRC for entry in entries], np.uint32)
         self._deflated = np.array([entry.compress_type == zipfile.ZIP_DEFLATED for entry in entries], bool)
+        self.unpacked_sizes = np.array([entry.file_size for entry in entries], np.int64)
         self._file = os.open(path, os.O_RDONLY)
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:  # bound now: `os` may be gone by then

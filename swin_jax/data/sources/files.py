@@ -3,16 +3,17 @@
 import dataclasses
 import os
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from swin_jax.data.decode import UnreadablePicture
-from swin_jax.data.sources.base import Record, Source
+from swin_jax.data.sources.base import Record, Source, digest, spread
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 """In lower case; what a folder is searched for."""
+SIZED = 1000  # files whose sizes enter a fingerprint
 
 
 def read_file(path: str) -> bytes:
@@ -31,19 +32,38 @@ class Strings:
         for text in texts:
             joined += os.fsencode(text)
             ends.append(len(joined))
-        self._ends = np.frombuffer(ends, np.int64)
-        self._bytes = np.frombuffer(joined, np.uint8)
+        self.ends = np.frombuffer(ends, np.int64)
+        self.joined = np.frombuffer(joined, np.uint8)
 
     def __len__(self) -> int:
-        return len(self._ends)
+        return len(self.ends)
 
     def __iter__(self) -> Iterator[str]:
         return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: int) -> str:
         index = range(len(self))[index]
-        start = self._ends[index - 1] if index else 0
-        return os.fsdecode(self._bytes[start : self._ends[index]].tobytes())
+        start = self.ends[index - 1] if index else 0
+        return os.fsdecode(self.joined[start : self.ends[index]].tobytes())
+
+
+def listing_fingerprint(
+    class_names: tuple[str, ...], labels: np.ndarray, paths: Strings, size: Callable[[int], int]
+) -> str:
+    """The fingerprint of listed pictures: all paths, labels and classes, and the sizes in bytes of some files.
+
+    Asking a file server for the sizes of millions of files would take longer than opening them all.
+    """
+    sizes = [size(index) for index in spread(SIZED, len(paths))]
+    return digest(class_names, labels, paths.ends, paths.joined, np.array(sizes, np.int64))
+
+
+def file_size(path: str) -> int:
+    """In bytes; -1 where it cannot be told: reading the file says why."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1
 
 
 class Files:
@@ -57,6 +77,10 @@ class Files:
     @property
     def identity(self) -> str:
         return f"files:{len(self)}"
+
+    @property
+    def fingerprint(self) -> str:
+        return digest(self._paths)
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -80,6 +104,10 @@ class Subset:
     @property
     def identity(self) -> str:
         return f"{self.source.identity}:subset of {len(self)}"
+
+    @property
+    def fingerprint(self) -> str:
+        return digest(self.source.fingerprint, np.asarray(self.indices, np.int64))
 
     def __len__(self) -> int:
         return len(self.indices)

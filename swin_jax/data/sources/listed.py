@@ -16,8 +16,8 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from swin_jax.data.sources.archive import ZipFiles, open_zip
-from swin_jax.data.sources.base import Record
-from swin_jax.data.sources.files import Strings, read_file
+from swin_jax.data.sources.base import Record, spread
+from swin_jax.data.sources.files import Strings, file_size, listing_fingerprint, read_file
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +78,15 @@ class Listed:
     def identity(self) -> str:
         name = os.path.basename(os.path.abspath(self._root))
         return f"{self._kind}:{name}:{self._split}:{len(self.class_names)} classes:{len(self)}"
+
+    @property
+    def fingerprint(self) -> str:
+        return listing_fingerprint(self.class_names, self._labels, self._paths, self._size)
+
+    def _size(self, index: int) -> int:
+        if self._zip is not None:
+            return int(self._zip.unpacked_sizes[index])
+        return file_size(os.path.join(self._root, self._place, self._paths[index]))
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -223,7 +232,7 @@ def _place(root: str, split: str, path: str, names: Strings) -> str:
     """Where in the root the listed paths begin: at the root itself, or at the split's folder."""
     place = "" if os.path.isfile(os.path.join(root, names[0])) else split
     # Looking for each of millions would take hours; one that is missing later is reported when it is read.
-    for index in np.linspace(0, len(names) - 1, min(CHECKED, len(names))).astype(int).tolist():
+    for index in spread(CHECKED, len(names)):
         if not os.path.isfile(os.path.join(root, place, names[index])):
             raise ValueError(
                 f"{path} names {names[index]!r} (entry {index + 1}), but no such file is in {root} or in its "

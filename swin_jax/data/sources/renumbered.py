@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from swin_jax.data.sources.base import Record, Source
+from swin_jax.data.sources.base import Record, Source, digest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +19,10 @@ class Renumbered:
     @property
     def identity(self) -> str:
         return self.source.identity
+
+    @property
+    def fingerprint(self) -> str:
+        return digest(self.source.fingerprint, self.class_names, np.asarray(self.numbers, np.int64))
 
     def __len__(self) -> int:
         return len(self.source)

@@ -13,7 +13,7 @@ from tensorflow_datasets.core import read_only_builder
 from tensorflow_datasets.proto import tf_example_pb2
 
 from swin_jax.data.decode import UnreadablePicture
-from swin_jax.data.sources.base import Record, check_labels
+from swin_jax.data.sources.base import Record, check_labels, digest, spread
 
 Features = Mapping[str, Any]
 
@@ -21,7 +21,7 @@ NAME = re.compile(r"\w+(/[\w+.-]+)?(:\d+\.\d+\.\d+)?$")
 SEVERAL_LABELS = "real_label"
 """Of imagenet2012_real: all classes that a picture shows, possibly none; it counts before the one original label."""
 NAME_FIELDS = ("file_name", "image/filename", "filename", "id")
-CHECKED = 16  # records whose labels are looked at when a source is opened
+CHECKED = 16  # records that are looked at when a source is opened
 
 
 class TfdsSource:
@@ -45,14 +45,24 @@ class TfdsSource:
         self._data = _open(builder, split, kind)
         label = features[self._label]
         self.class_names = tuple((label.feature if self._several else label).names)
-        some = np.linspace(0, len(self) - 1, min(CHECKED, len(self))).astype(int).tolist()
-        check_labels(
-            [self[index]["label"] for index in some], len(self.class_names), f"{kind}, split {split},"
+        some = [self[index] for index in spread(CHECKED, len(self))]
+        labels = [record["label"] for record in some]
+        check_labels(labels, len(self.class_names), f"{kind}, split {split},")
+        # Not of shards: how many there are changes no example and not their order.
+        self._sample = digest(
+            [record["name"] for record in some],
+            np.asarray(labels, np.int64),
+            *(record["image"] for record in some),
         )
 
     @property
     def identity(self) -> str:
         return f"{self._kind}:{self._split}:{len(self.class_names)} classes:{len(self)}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the set's full name, split, classes and count, and of a few whole examples."""
+        return digest(self.identity, self.class_names, self._sample)
 
     def __len__(self) -> int:
         return len(self._data)

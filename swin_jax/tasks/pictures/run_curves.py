@@ -35,7 +35,11 @@ class Panel(NamedTuple):
 
 CLASSIFICATION_PANELS = (
     Panel("loss", {"loss": "training", "eval/loss": "evaluation"}),
-    Panel("evaluation accuracy", {"eval/top1": "top-1", "eval/top5": "top-5"}, "percent"),
+    Panel(
+        "evaluation accuracy",
+        {"eval/top1": "top-1", "eval/top5": "top-5", "eval/ema/top1": "top-1, averaged"},
+        "percent",
+    ),
     Panel("learning rate", {"learning_rate": ""}, "scientific"),
     Panel("images per second", {"images_per_second": ""}),
 )
