@@ -15,6 +15,8 @@ On other data, classes are matched by name (of ImageNet the wnid), and all of th
 ImageNet-A and -R: those have pictures of 200 classes, and by their authors' protocol only these compete
 (`--classes=present`). For the labels of ReaL (`tfds:imagenet2012_real`) a guess is right if it is one of a picture's
 labels, pictures without any are not counted, and of several labels the most probable one makes loss and class.
+
+Runs on several hosts as train does.
 """
 
 import json
@@ -32,7 +34,9 @@ from swin_jax.data.sources.renumbered import present_classes, renumber
 from swin_jax.experiment import evaluation_batches
 from swin_jax.restore import Run, open_run
 from swin_jax.tasks.classification import Classification
+from swin_jax.training import hosts
 from swin_jax.training.evaluator import Evaluation, evaluate, make_predict_step, save_pictures
+from swin_jax.training.watch import Watch, alone
 
 WORKDIR = cli.workdir_flag()
 CHECKPOINT = cli.checkpoint_flag()
@@ -47,28 +51,31 @@ CLASSES = flags.DEFINE_enum(
     "Which classes compete: all of the run, or those that occur in the split.",
 )
 PLATFORM = cli.platform_flag()
+cli.hosts_flags()
 
 PRESENT_ONLY = ("imagenet_a", "imagenet_r")
 """tfds sets of 200 of the 1000 classes, scored among these (Hendrycks et al., 2021)."""
 
 
 def main(_: Sequence[str]) -> None:
-    with cli.one_sentence(ValueError, UnreadablePicture):
-        run = open_run(
-            WORKDIR.value,
-            checkpoint=CHECKPOINT.value,
-            platform=PLATFORM.value,
-            parameters=PARAMETERS.value,
-        )
-        kind, root = DATA.value or run.config.data.source, ROOT.value or root_of(run, DATA.value)
-        split = SPLIT.value or ("" if DATA.value.startswith("tfds:") else run.config.data.eval_split)
-        source = renumber(open_source(kind, split, root=root or None), run.class_names)
-        classes = candidates(source, kind, CLASSES.value)
-        found = evaluate_on(run, source, classes)
-    result = {"step": run.step, "split": split, "parameters": run.kind, **found.scorer.result()}
-    if DATA.value:
-        result |= {"data": source.identity, "classes": len(classes or run.class_names)}
-    if jax.process_index() == 0:
+    with cli.joined_hosts() as watch:
+        with cli.one_sentence(ValueError, UnreadablePicture):
+            run = open_run(
+                WORKDIR.value,
+                checkpoint=CHECKPOINT.value,
+                platform=PLATFORM.value,
+                parameters=PARAMETERS.value,
+            )
+            kind, root = DATA.value or run.config.data.source, ROOT.value or root_of(run, DATA.value)
+            split = SPLIT.value or ("" if DATA.value.startswith("tfds:") else run.config.data.eval_split)
+            source = renumber(open_source(kind, split, root=root or None), run.class_names)
+            classes = candidates(source, kind, CLASSES.value)
+            found = evaluate_on(run, source, classes, watch)
+        if not hosts.writer():
+            return
+        result = {"step": run.step, "split": split, "parameters": run.kind, **found.scorer.result()}
+        if DATA.value:
+            result |= {"data": source.identity, "classes": len(classes or run.class_names)}
         place = slug(f"{DATA.value} {split}") if DATA.value else split
         pictures = run.directory / "pictures" / (place if DATA.value else "")
         with cli.one_sentence(OSError):
@@ -96,7 +103,9 @@ def candidates(source: Source, kind: str, wanted: str | None) -> tuple[int, ...]
     return present
 
 
-def evaluate_on(run: Run, source: Source, classes: tuple[int, ...] | None = None) -> Evaluation:
+def evaluate_on(
+    run: Run, source: Source, classes: tuple[int, ...] | None = None, watch: Watch | None = None
+) -> Evaluation:
     """Scores the run on a source whose classes are the run's, choosing among `classes` (None: all).
 
     Raises:
@@ -105,7 +114,8 @@ def evaluate_on(run: Run, source: Source, classes: tuple[int, ...] | None = None
     task = run.task if classes is None else cast(Classification, run.task).among(classes)
     params, model_state = run.load()
     batches = evaluation_batches(run.config, source, jax.process_index(), jax.process_count(), run.mesh.size)
-    found = evaluate(task, make_predict_step(task, run.mesh), params, model_state, batches, run.mesh)
+    followed = (watch or alone()).follow(batches, "evaluation", 1)
+    found = evaluate(task, make_predict_step(task, run.mesh), params, model_state, followed, run.mesh)
     if not found.scorer.result()["examples"]:
         raise ValueError(f"{source.identity} has no labels; evaluate a split that has")
     return found
