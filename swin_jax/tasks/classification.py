@@ -106,10 +106,6 @@ class Classification:
         return {"log_probabilities": jax.nn.log_softmax(logits, axis=-1)}
 
     def _logits(self, params: Any, images: jax.Array, **options: Any) -> jax.Array:
-        images = normalise(batch["image"], self.mean, self.std)
-        return {"log_probabilities": jax.nn.log_softmax(self._logits(params, images, train=False), axis=-1)}
-
-    def _logits(self, params: Any, images: jax.Array, **options: Any) -> jax.Array:
         return cast(jax.Array, self.model.apply({"params": params}, images, **options)).astype(jnp.float32)
 
     def merge(self, predictions: Iterable[Predictions]) -> Predictions:
