@@ -87,6 +87,7 @@ def base_config() -> Config:
     config.data.crop_scale = (0.08, 1.0)  # area of the random resized crop
     config.data.crop_ratio = (3 / 4, 4 / 3)
     config.data.pad_crop = 0  # > 0: random crop of the picture padded by so many pixels, for small pictures
+    config.data.repeats = 1  # rows of each example: repeated augmentation
     config.data.workers = 0  # processes that read and decode; 0 uses threads only
     config.data.threads = 8
     config.data.max_unreadable = 0  # pictures that may be replaced because they cannot be decoded

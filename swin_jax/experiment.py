@@ -65,6 +65,7 @@ class Data:
             workers=data.workers,
             threads=data.threads,
             max_unreadable=data.max_unreadable,
+            repeats=data.repeats,
         )
 
     def eval_batches(self, host: int, hosts: int, devices: int) -> Iterator[dict[str, np.ndarray]]:

@@ -57,10 +57,11 @@ def get_config(variant: str = "all") -> Config:
         raise ValueError(f"augmentation.py has no variant {variant!r}; {nearest(variant, VARIANTS)}")
     config = own_images("micro_32")
     config.data.eval_split = "test"
-    config.total = "400 steps"
-    config.evaluate_every = "100 steps"
-    config.checkpoint_every = "400 steps"
-    config.schedule.warmup = "40 steps"
+    config.total = "160 steps"
+    config.evaluate_every = "40 steps"
+    config.checkpoint_every = "160 steps"
+    config.log_every = 10
+    config.schedule.warmup = "16 steps"
     recipe = base_config()
     use_paper_augmentation(recipe)
     for field in FIELDS[variant]:
@@ -76,21 +77,27 @@ def main() -> None:
     parser.add_argument(
         "--runs", type=Path, required=True, help="where the runs are kept; finished ones are not repeated"
     )
-    parser.add_argument("--total", default="400 steps", help="length of each run")
+    parser.add_argument("--total", default="160 steps", help="length of each run")
+    parser.add_argument("--evaluate_every", default="40 steps", help="a point of the curves")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where picture and table go")
     options = parser.parse_args()
     for variant in VARIANTS:
-        train(variant, options.root, options.runs / variant, options.total)
+        train(variant, options)
     records = {variant: read_metrics(epath.Path(options.runs / variant)) for variant in VARIANTS}
     options.results.mkdir(parents=True, exist_ok=True)
     (options.results / "augmentation_cifar10.png").write_bytes(pictures.png(drawn(records)))
     (options.results / "augmentation_cifar10.md").write_text(table(records, options.total))
 
 
-def train(variant: str, root: str, workdir: Path, total: str) -> None:
+def train(variant: str, options: argparse.Namespace) -> None:
     """One run, in a process of its own."""
     command = [sys.executable, "-m", "swin_jax.train", f"--config={Path(__file__)}:{variant}"]
-    flags = [f"--config.data.root={root}", f"--config.total={total}", f"--workdir={workdir}"]
+    flags = [
+        f"--config.data.root={options.root}",
+        f"--config.total={options.total}",
+        f"--config.evaluate_every={options.evaluate_every}",
+        f"--workdir={options.runs / variant}",
+    ]
     subprocess.run([*command, *flags], check=True)
 
 
@@ -127,7 +134,7 @@ def table(records: Mapping[str, Sequence[Record]], total: str) -> str:
     for variant, found in records.items():
         training = [line for line in found if "loss" in line]
         scored = [line for line in found if "eval/top1" in line][-1]
-        loss = float(np.mean([line["loss"] for line in training[-3:]]))
+        loss = float(np.mean([line["loss"] for line in training[-4:]]))
         speed = float(np.median([line["images_per_second"] for line in training[1:]]))
         wait = float(np.median([line["data_wait"] for line in training[1:]]))
         lines.append(

@@ -7,7 +7,15 @@ from jax import numpy as jnp
 from PIL import Image, ImageEnhance, ImageOps
 
 from swin_jax.ops.augment import affine, color
-from swin_jax.ops.augment.randaugment import FILL, OPERATIONS, Application, apply
+from swin_jax.ops.augment.randaugment import (
+    FILL,
+    OPERATIONS,
+    Application,
+    Policy,
+    apply,
+    draw_applications,
+    rand_augment,
+)
 
 GEOMETRIC = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 MAGNITUDES = (0.0, 0.4, 3.7, 6.66, 9.0, 9.35, 10.0)
@@ -78,13 +86,27 @@ def test_operations_are_pillows(photograph: np.ndarray, increasing: bool) -> Non
             assert (found != photograph).mean() > 0.02, (name, magnitude, sign)
 
 
+def test_rows_undergo_their_own_draws(photograph: np.ndarray) -> None:
+    policy, key = Policy(magnitude=9.0, std=0.5, operations=1, increasing=True), jax.random.key(3)
+    images = jnp.asarray(np.stack([photograph] * 8))
+    found = np.asarray(jax.jit(lambda images: rand_augment(images, key, policy))(images))
+    drawn = jax.tree.map(lambda values: np.asarray(values)[:, 0], draw_applications(key, 8, policy))
+    assert len(set(drawn.operation)) >= 4
+    for row, name in enumerate((*OPERATIONS, "none")[operation] for operation in drawn.operation):
+        expected = by_pillow(photograph, name, float(drawn.magnitude[row]), float(drawn.sign[row]), True)
+        difference = np.abs(found[row].astype(int) - expected)
+        assert np.mean(difference <= 1) > 0.99, name
+
+
 def test_directions() -> None:
     """One bright pixel, found again by hand: no two mirrored conventions can both be right."""
     image = np.zeros((21, 21, 3), np.uint8)
     image[10, 15] = 250
 
+    resample = jax.jit(lambda matrix: affine.resample(jnp.asarray(image), matrix, (0, 0, 0)))
+
     def brightest(matrix: jax.Array) -> tuple[int, int]:
-        found = np.asarray(affine.resample(jnp.asarray(image), matrix, (0, 0, 0)))[..., 0]
+        found = np.asarray(resample(matrix))[..., 0]
         row, column = np.unravel_index(found.argmax(), found.shape)
         return int(row), int(column)
 
