@@ -9,7 +9,8 @@ All of them one after the other, then the picture and the table (experiments/res
 
     python -m experiments.studies.augmentation --root=cifar10.zip --runs=runs/augmentation
 
-The folder or zip has train/<class>/* and test/<class>/*. The model is the micro Swin of own_images.py:micro_32.
+The folder or zip has train/<class>/* and test/<class>/*. The model is that of own_images.py:micro_32 with patches of
+4 x 4 and two stages.
 """
 
 import argparse
@@ -56,12 +57,16 @@ def get_config(variant: str = "all") -> Config:
     if variant not in VARIANTS:
         raise ValueError(f"augmentation.py has no variant {variant!r}; {nearest(variant, VARIANTS)}")
     config = own_images("micro_32")
+    config.model.depths = (2, 2)
+    config.model.num_heads = (2, 4)
+    config.model.patch_size = 4
     config.data.eval_split = "test"
-    config.total = "160 steps"
-    config.evaluate_every = "40 steps"
-    config.checkpoint_every = "160 steps"
-    config.log_every = 10
-    config.schedule.warmup = "16 steps"
+    config.evaluate_batch_size = 1000
+    config.total = "100 steps"
+    config.evaluate_every = "25 steps"
+    config.checkpoint_every = "100 steps"
+    config.log_every = 5
+    config.schedule.warmup = "10 steps"
     recipe = base_config()
     use_paper_augmentation(recipe)
     for field in FIELDS[variant]:
@@ -77,8 +82,8 @@ def main() -> None:
     parser.add_argument(
         "--runs", type=Path, required=True, help="where the runs are kept; finished ones are not repeated"
     )
-    parser.add_argument("--total", default="160 steps", help="length of each run")
-    parser.add_argument("--evaluate_every", default="40 steps", help="a point of the curves")
+    parser.add_argument("--total", default="100 steps", help="length of each run")
+    parser.add_argument("--evaluate_every", default="25 steps", help="a point of the curves")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where picture and table go")
     options = parser.parse_args()
     for variant in VARIANTS:

@@ -3,11 +3,12 @@
 Each picture undergoes `n` applications of an operation drawn uniformly out of fifteen, with replacement; each is
 carried out with probability one half, at a magnitude drawn around `m`. Under vmap every branch of a switch would run,
 so the fifteen are factored into three: an affine resampling, a table of 256 entries per channel, and a blend with a
-degenerate picture. What an operation does not need is the identity there.
+degenerate picture, of which each row takes one.
 """
 
 import dataclasses
 import re
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -49,6 +50,8 @@ OPERATIONS = (
     "translate_x",
     "translate_y",
 )
+GEOMETRIC = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
+ENHANCEMENTS = ("color", "contrast", "brightness", "sharpness")
 NONE = len(OPERATIONS)
 """The number of the operation that does nothing."""
 PROBABILITY = 0.5  # that a drawn operation is carried out
@@ -113,12 +116,13 @@ def rand_augment(
 ) -> UInt8[Array, "batch height width 3"]:
     """Each picture of the global batch under its own applications of `policy`."""
     drawn = draw_applications(key, images.shape[0], policy)
-    for index in range(policy.operations):
-        # Of one application each: the second one's pictures are those the first one left.
-        chosen = jax.tree.map(lambda values, place=index: values[:, place], drawn)
-        one = lambda image, application: apply(image, application, policy.increasing, fill)  # noqa: E731
-        images = jax.vmap(one)(images, chosen)
-    return images
+    one = partial(apply, increasing=policy.increasing, fill=fill)
+
+    def step(images: Array, chosen: Application) -> tuple[Array, None]:
+        return jax.vmap(one)(images, chosen), None
+
+    in_turn = jax.tree.map(lambda values: values.T, drawn)
+    return jax.lax.scan(step, images, in_turn)[0]
 
 
 def draw_applications(key: jax.Array, rows: int, policy: Policy) -> Application:
@@ -139,19 +143,25 @@ def draw_applications(key: jax.Array, rows: int, policy: Policy) -> Application:
 
 
 def apply(image: Picture, application: Application, increasing: bool, fill: tuple[int, ...]) -> Picture:
-    """One application to one picture [H, W, 3]."""
+    """One application to one picture [H, W, 3].
+
+    All three stages read the picture itself, not one another's result: chained, the compiler would fuse them and
+    compute the first one anew for every neighbour that a later one looks at.
+    """
     height, width, _ = image.shape
+    found = look_up(image, _table(application, image, increasing))
+    found = jnp.where(_is(application, *ENHANCEMENTS), _enhanced(image, application, increasing), found)
     moved = resample(image, _matrix(application, height, width), fill)
-    mapped = look_up(moved, _table(application, image, increasing))
-    return _enhanced(mapped, application, increasing)
+    return jnp.where(_is(application, *GEOMETRIC), moved, found)
 
 
-def _is(application: Application, name: str) -> Bool[Array, ""]:
-    return application.operation == OPERATIONS.index(name)
+def _is(application: Application, *names: str) -> Bool[Array, ""]:
+    numbers = jnp.asarray([OPERATIONS.index(name) for name in names])
+    return jnp.any(application.operation == numbers)
 
 
 def _matrix(application: Application, height: int, width: int) -> Matrix:
-    """Of the geometric operations; else the identity, which is exact."""
+    """Of the geometric operations."""
     signed = application.sign * application.magnitude / LARGEST
 
     def amount(name: str, largest: float) -> Float[Array, ""]:
@@ -191,7 +201,7 @@ def _table(application: Application, image: Picture, increasing: bool) -> Table:
 
 
 def _enhanced(image: Picture, application: Application, increasing: bool) -> Picture:
-    """Blended with the degenerate picture of an enhancement; else unchanged."""
+    """Blended with the degenerate picture of an enhancement."""
     share = application.magnitude / LARGEST
     factor = 1.0 + application.sign * 0.9 * share if increasing else 0.1 + 1.8 * share
     luminance = grey(image)
