@@ -6,8 +6,9 @@
         --config.init_from=runs/swin_base_22k --workdir=runs/swin_base_from_22k      # then fine-tune
 
 90 epochs, 5 of them warm-up from 1e-6; batch 4096, AdamW with peak rate 1e-3 (1.25e-4 for 512 images), cosine to 1e-5,
-weight decay 0.05, global-norm clip 5, label smoothing 0.1, 224 x 224, 21,841 classes, augmented as imagenet1k.py. Another batch size scales all
-rates. What fits a device is set with `--config.accumulation`, `--config.model.remat` and `--config.mesh.fsdp`.
+weight decay 0.05, global-norm clip 5, label smoothing 0.1, 224 x 224, 21,841 classes, augmented as in imagenet1k.py.
+Another batch size scales all rates. What fits a device is set with `--config.accumulation`, `--config.model.remat`
+and `--config.mesh.fsdp`.
 
 | variant    | depth drop | top-1 on ImageNet-1K, fine-tuned at 224 | at 384 |
 |------------|------------|-----------------------------------------|--------|

@@ -15,7 +15,7 @@ import numpy as np
 
 from swin_jax.config import Config
 from swin_jax.data.examples import ClassificationEval, ClassificationTrain
-from swin_jax.data.pipeline import eval_batches, row_fields, train_batches
+from swin_jax.data.pipeline import check_repeats, eval_batches, row_fields, train_batches
 from swin_jax.data.sources import Source, open_source
 from swin_jax.models.registry import Preprocessing, create_model, preprocessing
 from swin_jax.ops.augment import Augmentation, Erasing, Mixing, mixing_group, parse_policy
@@ -91,6 +91,7 @@ def evaluation_batches(
 def open_data(config: Config, *, eval_split: str | None = None) -> Data:
     """Opens both splits. Raises ValueError naming what is missing or does not fit."""
     data = config.data
+    check_repeats(data.repeats)
     root = data.root or None
     train = open_source(data.source, data.train_split, root=root)
     evaluation = open_source(data.source, eval_split or data.eval_split, root=root)

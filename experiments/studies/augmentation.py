@@ -126,26 +126,24 @@ def drawn(records: Mapping[str, Sequence[Record]]) -> np.ndarray:
 
 
 def table(records: Mapping[str, Sequence[Record]], total: str) -> str:
-    """Markdown: accuracy and losses at the end, speed, and how long a step waits for its batch."""
+    """Markdown: accuracy and losses at the end, and how much of its time a run waited for its batches."""
     lines = [
         f"CIFAR-10 with and without each augmentation, {total} of 128 pictures, one seed.",
         "",
         f'`python -m experiments.studies.augmentation --root=... --runs=... --total="{total}"`, '
         f"{os.cpu_count()} CPU cores, {datetime.date.today()}.",
         "",
-        "| training pictures | held-out top-1 | held-out loss | training loss | images/s | time waiting for data |",
-        "|---|---|---|---|---|---|",
+        "| training pictures | held-out top-1 | held-out loss | training loss | time waiting for data |",
+        "|---|---|---|---|---|",
     ]
     for variant, found in records.items():
         training = [line for line in found if "loss" in line]
         scored = [line for line in found if "eval/top1" in line][-1]
         loss = float(np.mean([line["loss"] for line in training[-4:]]))
-        speed = float(np.median([line["images_per_second"] for line in training[1:]]))
         wait = float(np.median([line["data_wait"] for line in training[1:]]))
-        lines.append(
-            f"| {TITLES[variant]} | {scored['eval/top1']:.1%} | {scored['eval/loss']:.3f} | {loss:.3f} "
-            f"| {speed:.0f} | {wait:.1%} |"
-        )
+        title = TITLES[variant] if variant == "flip" else f"with {TITLES[variant]}"
+        top1, held_out = scored["eval/top1"], scored["eval/loss"]
+        lines.append(f"| {title} | {top1:.1%} | {held_out:.3f} | {loss:.3f} | {wait:.1%} |")
     return "\n".join(lines) + "\n"
 
 

@@ -69,8 +69,7 @@ def train_batches(
         raise ValueError(
             f"seed {seed}, start_step {start_step} and max_unreadable {max_unreadable} must not be negative"
         )
-    if repeats < 1:
-        raise ValueError(f"data.repeats is {repeats}; give 1, or how often each example is read")
+    check_repeats(repeats)
     rows = TrainRows(
         source=source,
         example=example,
@@ -140,6 +139,11 @@ def _eval_batches(rows: EvalRows, *, workers: int, threads: int) -> Iterator[Bat
         for picture in unreadable:
             raise UnreadablePicture(picture.name, picture.reason)
         yield batch
+
+
+def check_repeats(repeats: int) -> None:
+    if repeats < 1:
+        raise ValueError(f"data.repeats is {repeats}; give 1, or how often each example is read")
 
 
 def row_fields(source: Source, example: Example) -> dict[str, tuple[tuple[int, ...], str]]:

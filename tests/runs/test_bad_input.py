@@ -50,6 +50,7 @@ Micro = Callable[..., Config]
         ({"profile_steps": "7"}, r"profile_steps is '7'; write first:stop"),
         ({"data__source": "foldr"}, r"foldr.*folder"),
         ({"data__eval_split": "test"}, r"test.*(train|val)"),
+        ({"data__repeats": 0}, "data.repeats is 0; give 1"),
         ({"augment__rand_augment": "rnd-m9"}, "augment.rand_augment is 'rnd-m9'; expected"),
         ({"augment__erase_probability": 1.5}, "augment.erase_probability is 1.5; give a probability"),
         ({"augment__mixup_alpha": -0.8}, "augment.mixup_alpha is -0.8; give a number above 0"),
