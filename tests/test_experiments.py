@@ -35,7 +35,8 @@ SHRUNK = {
     "data.resize": (16, 16),
     "schedule.warmup": "0 steps",  # else the first rate may be 0
 }
-# Names and durations, which no program depends on; nor does one on where its pictures come from.
+# Names and durations, which no program depends on; nor does one on where its pictures come from. What pictures undergo
+# is compiled piece by piece in ops/augment and as a whole in training/test_state.
 NO_STRUCTURE = ("model.name", "init_from", "total", "evaluate_every", "checkpoint_every", "log_every")
 
 
@@ -64,7 +65,7 @@ def structure(config: configs.Config) -> str:
     def kept(name: str, value: Any) -> Any:
         if isinstance(value, dict):
             return {field: kept(f"{name}.{field}".strip("."), inner) for field, inner in value.items()}
-        if name in NO_STRUCTURE or name.startswith("data."):
+        if name in NO_STRUCTURE or name.startswith(("data.", "augment.")):
             return None
         return bool(value) if isinstance(value, float) else value
 
