@@ -22,7 +22,7 @@ from swin_jax.data.decode import UnreadablePicture
 from swin_jax.data.pipeline import eval_batches
 from swin_jax.data.sources import Source
 from swin_jax.data.sources.files import PICTURE_SUFFIXES, Files, Subset
-from swin_jax.experiment import eval_example, open_data
+from swin_jax.inputs import eval_example, open_data
 from swin_jax.restore import Run, open_run
 from swin_jax.tasks import pictures
 from swin_jax.training.evaluator import make_predict_step
