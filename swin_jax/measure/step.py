@@ -22,6 +22,11 @@ class StepProgram(NamedTuple):
     shardings: TrainState
     mesh: Mesh
 
+    def trace(self) -> Any:
+        """The step traced for these shapes: `jax.stages.Traced`."""
+        step: Any = self.step
+        return step.trace(self.state, self.batch)
+
 
 def step_program(
     task: Task,

@@ -17,6 +17,9 @@ class Spread(NamedTuple):
     def of(cls, values: list[float]) -> "Spread":
         return cls(statistics.median(values), min(values), max(values))
 
+    def text(self, digits: int = 1) -> str:
+        return f"{self.median:.{digits}f} ({self.min:.{digits}f} .. {self.max:.{digits}f})"
+
 
 def interleaved(
     contenders: Mapping[str, Callable[[], object]], *, repeats: int, seconds: float

@@ -1,11 +1,13 @@
-"""The same model in timm, for comparison in one run. The one place that imports torch and timm."""
+"""The same model and the same recipe's loader in timm, for comparison in one run. Alone imports torch and timm."""
 
 import contextlib
 import importlib.util
-from collections.abc import Callable, Iterator
+import io
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 
 def missing() -> str:
@@ -13,28 +15,49 @@ def missing() -> str:
     return " and ".join(name for name in ("torch", "timm") if importlib.util.find_spec(name) is None)
 
 
+def lacking(name: str) -> str:
+    """Why timm cannot run the model `name`, in words; "" if it can."""
+    if absent := missing():
+        return f"{absent} not installed"
+    _, timm = load()
+    return "" if timm.is_model(timm_name(name)) else f"timm has no model {timm_name(name)!r}"
+
+
+def timm_name(name: str) -> str:
+    """timm tells the number of classes apart, not the name."""
+    return name.removesuffix("_22k")
+
+
 def load() -> tuple[Any, Any]:
     """The modules torch and timm.
 
-    A torch without accelerator beside a torchvision built for one lacks operators that torchvision names at import.
+    A torchvision built for another torch lacks compiled operators that it names when imported; no model needs them.
     """
     import torch
 
-    if not hasattr(torch.ops.torchvision, "nms"):
+    try:
+        import torchvision
+    except RuntimeError:
         library = torch.library.Library("torchvision", "DEF")
         for name in ("nms", "qnms"):
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        torch._swin_jax_torchvision = library  # the definitions live as long as the library  # type: ignore
+        LIVING.append(library)
+        import torchvision
+    del torchvision
     import timm
 
     return torch, timm
+
+
+LIVING: list[Any] = []
+"""Torch forgets operators with the library object that defined them."""
 
 
 class Peer:
     """A timm model on the accelerator jax uses, eager or compiled.
 
     Args:
-        name: of the model; ours and timm's names are the same.
+        name: of the model, as ours.
         batch_size: of the random pictures.
         size: (height, width) of a picture.
         num_classes: of the head.
@@ -58,7 +81,7 @@ class Peer:
         self.device = self.torch.device("cuda" if platform == "gpu" else "cpu")
         self.bfloat16 = bfloat16
         options = {"num_classes": num_classes, "drop_path_rate": drop_path_rate, "img_size": size}
-        self.model = timm.create_model(name, **options).to(self.device)
+        self.model = timm.create_model(timm_name(name), **options).to(self.device)
         draw = np.random.default_rng(0)
         pictures = draw.standard_normal((batch_size, 3, *size), np.float32)
         self.pictures = self.torch.from_numpy(pictures).to(self.device)
@@ -104,3 +127,57 @@ class Peer:
     def _finish(self) -> None:
         if self.device.type == "cuda":
             self.torch.cuda.synchronize()
+
+
+class PillowPictures:
+    """Records of a source as timm's own data set reads them: decoded by Pillow, then the transform.
+
+    As long as an epoch of ImageNet, whatever the source holds, so that no epoch ends within a measurement.
+    """
+
+    def __init__(self, source: Sequence[Any], transform: Callable[[Any], Any]) -> None:
+        self.source, self.transform = source, transform
+
+    def __len__(self) -> int:
+        return 1_281_167
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        record = self.source[index % len(self.source)]
+        with Image.open(io.BytesIO(record["image"])) as picture:
+            return self.transform(picture.convert("RGB")), int(record["label"])
+
+
+def training_batches(
+    source: Sequence[Any], *, size: tuple[int, int], batch_size: int, workers: int, num_classes: int
+) -> Iterator[Any]:
+    """timm's training loader with the published recipe, without end: resized crop, flip, RandAugment, mixup/cutmix.
+
+    As timm feeds an accelerator: uint8 pictures, mixed while they are collated; normalisation and random erasing are
+    the accelerator's, as they are in ours.
+    """
+    torch, _ = load()
+    from timm.data import FastCollateMixup, create_transform
+
+    transform = create_transform(
+        size,
+        is_training=True,
+        use_prefetcher=True,
+        auto_augment="rand-m9-mstd0.5-inc1",
+        interpolation="bicubic",
+        color_jitter=0.4,
+        re_prob=0.25,
+        re_mode="pixel",
+    )
+    collate = FastCollateMixup(
+        mixup_alpha=0.8, cutmix_alpha=1.0, switch_prob=0.5, label_smoothing=0.1, num_classes=num_classes
+    )
+    loader = torch.utils.data.DataLoader(
+        PillowPictures(source, transform),
+        batch_size=batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        collate_fn=collate,
+        multiprocessing_context="spawn" if workers else None,
+    )
+    return iter(loader)
