@@ -26,7 +26,6 @@ from typing import Any
 
 import jax
 from absl import flags
-from ml_collections import config_flags
 
 from swin_jax import cli, experiment
 from swin_jax.config import Config, base_config
@@ -38,13 +37,9 @@ from swin_jax.training import preflight, sharding
 from swin_jax.training.optimizer import make_optimizer
 from swin_jax.training.state import create_state
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Experiment: a file, or file:variant.", lock_config=True
-)
+CONFIG = cli.config_flag()
 MODEL = flags.DEFINE_string("model", "", "A model of swin_jax.summary, instead of an experiment.")
-BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", 0, "Images of a batch; 0 takes the experiment's (8 with --model)."
-)
+BATCH_SIZE = cli.batch_size_flag()
 REPEATS = flags.DEFINE_integer("repeats", 7, "Interleaved repeats.", lower_bound=1)
 SECONDS = flags.DEFINE_float("seconds", 2.0, "About how long each timing of a repeat lasts.", lower_bound=0.0)
 COMPILE_FOR = flags.DEFINE_string(

@@ -37,7 +37,7 @@ JSON = cli.json_flag()
 SHEET = flags.DEFINE_string("sheet", "", "Contact sheet to write; <workdir>/pictures/predict.png when empty.")
 SPLIT = cli.split_flag()
 COUNT = flags.DEFINE_integer("count", 16, "How many pictures of the split.", lower_bound=1)
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Pictures predicted at once.", lower_bound=1)
+BATCH_SIZE = cli.batch_size_flag()
 PLATFORM = cli.platform_flag()
 
 SHEET_PICTURES = 48
@@ -98,7 +98,7 @@ def predict(run: Run, source: Source) -> Iterator[dict[str, Any]]:
     """One row a picture: `name`, `image` as the model saw it, `top` [(class, probability), ...], `label` or None."""
     params, model_state = run.load()
     predict_step = make_predict_step(run.task, run.mesh)
-    size = -(-BATCH_SIZE.value // run.mesh.size) * run.mesh.size
+    size = -(-(BATCH_SIZE.value or 32) // run.mesh.size) * run.mesh.size
     for batch in eval_batches(source, eval_example(run.config), batch_size=size, threads=4):
         fields = {name: batch[name] for name in run.task.batch_fields}
         predictions = predict_step(params, model_state, put_batch(fields, run.mesh))

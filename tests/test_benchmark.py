@@ -117,7 +117,7 @@ def test_the_report_gives_every_figure_with_its_unit(found: compiling.Compiled):
     assert lines[4].endswith(" GFLOP an image")
     assert lines[5].startswith("all-reduce")
     loaded = json.loads(json.dumps(compiling.as_json("title", found)))
-    assert loaded["collectives"]["all-reduce"]["count"] == found.collectives["all-reduce"].count
+    assert loaded["collectives"]["all-reduce"]["times"] == found.collectives["all-reduce"].times
 
 
 def test_what_does_not_fit_is_said_in_one_sentence():

@@ -97,7 +97,7 @@ def report(title: str, found: Compiled) -> str:
         f"matrix products      {found.flops_per_image / 1e9:,.1f} GFLOP an image",
     ]
     for kind, collective in found.collectives.items():
-        lines.append(f"{kind:<20} {collective.count} of together {collective.bytes / 1e6:,.1f} MB a step")
+        lines.append(f"{kind:<20} {collective.times} a step, {collective.bytes / 1e6:,.1f} MB together")
     if not found.collectives:
         lines.append("collectives          none")
     return "\n".join(lines)

@@ -87,7 +87,7 @@ class Computation:
 
 
 class Collective(NamedTuple):
-    count: int
+    times: int
     bytes: int  # of the larger side, operands or results, of one device
 
 

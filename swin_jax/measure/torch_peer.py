@@ -1,10 +1,11 @@
-"""The same model and the same recipe's loader in timm, for comparison in one run. Alone imports torch and timm."""
+"""The same model and the same recipe's loader in timm, for comparison in one run. Alone loads torch and timm."""
 
 import contextlib
+import importlib
 import importlib.util
 import io
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
@@ -33,20 +34,15 @@ def load() -> tuple[Any, Any]:
 
     A torchvision built for another torch lacks compiled operators that it names when imported; no model needs them.
     """
-    import torch
-
+    torch = importlib.import_module("torch")
     try:
-        import torchvision
+        importlib.import_module("torchvision")
     except RuntimeError:
         library = torch.library.Library("torchvision", "DEF")
         for name in ("nms", "qnms"):
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         LIVING.append(library)
-        import torchvision
-    del torchvision
-    import timm
-
-    return torch, timm
+    return torch, importlib.import_module("timm")
 
 
 LIVING: list[Any] = []
@@ -129,13 +125,21 @@ class Peer:
             self.torch.cuda.synchronize()
 
 
+@runtime_checkable
+class Records(Protocol):
+    """Encoded pictures with their labels, any of them on its own."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Mapping[str, Any]: ...
+
+
 class PillowPictures:
     """Records of a source as timm's own data set reads them: decoded by Pillow, then the transform.
 
     As long as an epoch of ImageNet, whatever the source holds, so that no epoch ends within a measurement.
     """
 
-    def __init__(self, source: Sequence[Any], transform: Callable[[Any], Any]) -> None:
+    def __init__(self, source: Records, transform: Callable[[Any], Any]) -> None:
         self.source, self.transform = source, transform
 
     def __len__(self) -> int:
@@ -148,7 +152,7 @@ class PillowPictures:
 
 
 def training_batches(
-    source: Sequence[Any], *, size: tuple[int, int], batch_size: int, workers: int, num_classes: int
+    source: Records, *, size: tuple[int, int], batch_size: int, workers: int, num_classes: int
 ) -> Iterator[Any]:
     """timm's training loader with the published recipe, without end: resized crop, flip, RandAugment, mixup/cutmix.
 
@@ -156,9 +160,8 @@ def training_batches(
     the accelerator's, as they are in ours.
     """
     torch, _ = load()
-    from timm.data import FastCollateMixup, create_transform
-
-    transform = create_transform(
+    data = importlib.import_module("timm.data")
+    transform = data.create_transform(
         size,
         is_training=True,
         use_prefetcher=True,
@@ -168,7 +171,7 @@ def training_batches(
         re_prob=0.25,
         re_mode="pixel",
     )
-    collate = FastCollateMixup(
+    collate = data.FastCollateMixup(
         mixup_alpha=0.8, cutmix_alpha=1.0, switch_prob=0.5, label_smoothing=0.1, num_classes=num_classes
     )
     loader = torch.utils.data.DataLoader(
