@@ -6,7 +6,8 @@
     python -m swin_jax.benchmark --config=experiments/imagenet1k.py:swin_tiny --loader
 
 Without further options: inference and the training step on one device, and timm's beside them where torch and timm
-are installed, in turns within one run. Every figure is the median (least .. greatest) of --repeats.
+are installed, in turns within one run. Every figure is the median (least .. greatest) of --repeats. On a machine with
+other work, compare on one core by CPU time: OMP_NUM_THREADS=1 taskset -c 0 python -m swin_jax.benchmark --clock=cpu.
 
 --compile-for compiles the experiment's training step for a described slice, as it would run there over all chips, and
 prints the memory of a chip, HBM bytes and matrix FLOPs of an image, and the collectives. It needs libtpu
@@ -31,6 +32,7 @@ from swin_jax import cli, experiment
 from swin_jax.config import Config, base_config
 from swin_jax.measure import compiling, described, loading, speed, torch_peer
 from swin_jax.measure.step import StepProgram, step_program
+from swin_jax.measure.timing import CLOCKS
 from swin_jax.models.registry import create_model
 from swin_jax.tasks.classification import Classification
 from swin_jax.training import preflight, sharding
@@ -48,7 +50,11 @@ COMPILE_FOR = flags.DEFINE_string(
 CLASSES = flags.DEFINE_integer(
     "classes", 0, "Classes of the data; 0 takes the number the model is named for."
 )
+CLOCK = flags.DEFINE_enum(
+    "clock", "wall", list(CLOCKS), "Seconds of wall or CPU time; CPU time on a busy machine."
+)
 LOADER = flags.DEFINE_bool("loader", False, "Measure the input pipeline.")
+COMPARE = flags.DEFINE_bool("compare", True, "Measure timm beside it, where torch and timm are installed.")
 PLATFORM = cli.platform_flag()
 JSON = cli.json_flag()
 flags.DEFINE_alias("compile-for", "compile_for")
@@ -150,12 +156,14 @@ def compile_for(config: Config, topology: str) -> None:
 def measure_speed(config: Config) -> None:
     """Times inference and training step on one device and prints them, timm's beside them."""
     device = sharding.select_devices(PLATFORM.value or None)[0]
+    if CLOCK.value == "cpu" and device.platform != "cpu":
+        raise ValueError(f"--clock=cpu measures the CPU alone, but the model runs on {device.device_kind}")
     task, program, optimizer = build(config, [device], CLASSES.value)
     size, batch_size, bfloat16 = task.image_size, config.batch_size, config.model.dtype == "bfloat16"
     if not JSON.value:
         print(
             f"{config.model.name}, {size[0]} x {size[1]}, batch {batch_size}, {config.model.dtype}; "
-            f"{device.device_kind}, {host.machine()}, jax {jax.__version__}"
+            f"{device.device_kind}, {host.machine()}, jax {jax.__version__}; {CLOCK.value} time"
         )
 
     def peer() -> torch_peer.Peer:
@@ -179,7 +187,9 @@ def measure_speed(config: Config) -> None:
         contenders = {speed.OURS: ours}
         if compared:
             contenders |= speed.peers(peer, work, compile_too=device.platform == "gpu")
-        timings += speed.measure(work, contenders, batch_size, repeats=REPEATS.value, seconds=SECONDS.value)
+        timings += speed.measure(
+            work, contenders, batch_size, repeats=REPEATS.value, seconds=SECONDS.value, clock=CLOCK.value
+        )
     if JSON.value:
         for timing in timings:
             print(json.dumps({"model": config.model.name, "batch_size": batch_size, **speed.as_json(timing)}))
@@ -218,9 +228,7 @@ def measure_loader(config: Config) -> None:
             )
 
         loaders: dict[str, Callable[[], Iterator[Any]]] = {speed.OURS: ours}
-        if absent := torch_peer.missing():
-            cli.say(f"the comparison with timm is left out: {absent} not installed")
-        else:
+        if compares(torch_peer.missing()):
             loaders["timm"] = timms
         batches = max(round(SECONDS.value * 200 * workers / batch_size), 2 * workers)
         readings = loading.measure(
@@ -239,15 +247,22 @@ def measure_loader(config: Config) -> None:
 def timm_is_comparable(config: Config, platform: str) -> bool:
     """Whether timm has the same model here; says on stderr why not."""
     changed = [name for name in ARCHITECTURE if config.model[name] is not None]
-    if platform == "tpu":
+    if not COMPARE.value:
+        reason = ""
+    elif platform == "tpu":
         reason = "it does not run on TPUs"
     elif changed:
         reason = f"the experiment sets model.{changed[0]}"
     else:
         reason = torch_peer.lacking(config.model.name)
-    if reason:
-        cli.say(f"the comparison with timm is left out: {reason}")
-    return not reason
+    return compares(reason)
+
+
+def compares(obstacle: str) -> bool:
+    """Whether --compare is on and nothing stands against it; says on stderr what does."""
+    if COMPARE.value and obstacle:
+        cli.say(f"the comparison with timm is left out: {obstacle}")
+    return COMPARE.value and not obstacle
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pytest
 
 from swin_jax import benchmark
 from swin_jax.config import Config, base_config
+from swin_jax.data.photographs import write_photographs
 from swin_jax.measure import compiling, described
 from swin_jax.measure.described import GIB
 from swin_jax.models.complexity import swin_macs
@@ -56,6 +57,19 @@ def test_it_times_inference_and_training_of_an_experiment():
         assert row["compile_seconds"] > 0
         assert row["temporaries"] > 0
         assert row["speedup"] is None
+
+
+def test_it_times_the_input_pipeline(tmp_path):
+    write_photographs(tmp_path, 2)
+    folder = ("--config=experiments/own_images.py:micro_32", f"--config.data.root={tmp_path}")
+    printed = verb(
+        "--loader", *folder, "--batch_size=4", "--repeats=1", "--seconds=0", "--nocompare", "--json"
+    )
+    assert printed.returncode == 0, printed.stderr
+    (row,) = (json.loads(line) for line in printed.stdout.splitlines())
+    assert row["loader"] == "swin_jax"
+    assert row["per_core"]["median"] > 0
+    assert row["speedup"] is None
 
 
 @pytest.mark.parametrize(

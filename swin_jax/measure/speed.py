@@ -95,10 +95,11 @@ def peers(make: Callable[[], Peer], work: str, *, compile_too: bool) -> dict[str
 
 
 def measure(
-    work: str, contenders: Mapping[str, Contender], images: int, *, repeats: int, seconds: float
+    work: str, contenders: Mapping[str, Contender], images: int, *, repeats: int, seconds: float, clock: str
 ) -> list[Timing]:
     """Times the contenders of one kind of work in turn; `swin_jax` must be among them."""
-    times = interleaved({name: one.run for name, one in contenders.items()}, repeats=repeats, seconds=seconds)
+    runs = {name: one.run for name, one in contenders.items()}
+    times = interleaved(runs, repeats=repeats, seconds=seconds, clock=clock)
     return [
         Timing(
             work=work,

@@ -1,9 +1,12 @@
-"""Wall times of several contenders, interleaved so that what else the machine does meets all of them alike."""
+"""Times of several contenders, interleaved so that what else the machine does meets all of them alike."""
 
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
+
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
+"""CPU time, of all threads of this process, is for programs that run on the CPU of a machine with other work."""
 
 
 class Spread(NamedTuple):
@@ -22,7 +25,7 @@ class Spread(NamedTuple):
 
 
 def interleaved(
-    contenders: Mapping[str, Callable[[], object]], *, repeats: int, seconds: float
+    contenders: Mapping[str, Callable[[], object]], *, repeats: int, seconds: float, clock: str = "wall"
 ) -> dict[str, list[float]]:
     """Seconds of one call of each contender, one value a repeat.
 
@@ -32,11 +35,11 @@ def interleaved(
     calls = {}
     for name, run in contenders.items():
         run()
-        calls[name] = max(1, round(seconds / _time(run, 1)))
+        calls[name] = max(1, round(seconds / _time(run, 1, CLOCKS[clock])))
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repeats):
         for name, run in contenders.items():
-            times[name].append(_time(run, calls[name]))
+            times[name].append(_time(run, calls[name], CLOCKS[clock]))
     return times
 
 
@@ -45,8 +48,8 @@ def ratios(of: list[float], to: list[float]) -> Spread:
     return Spread.of([other / own for own, other in zip(of, to, strict=True)])
 
 
-def _time(run: Callable[[], object], calls: int) -> float:
-    start = time.perf_counter()
+def _time(run: Callable[[], object], calls: int, clock: Callable[[], float]) -> float:
+    start = clock()
     for _ in range(calls):
         run()
-    return (time.perf_counter() - start) / calls
+    return (clock() - start) / calls

@@ -12,14 +12,15 @@ from PIL import Image
 
 
 def missing() -> str:
-    """Which of torch and timm is not installed; "" if both are."""
-    return " and ".join(name for name in ("torch", "timm") if importlib.util.find_spec(name) is None)
+    """Which of torch and timm is not installed, in words; "" if both are."""
+    absent = [name for name in ("torch", "timm") if importlib.util.find_spec(name) is None]
+    return f"{' and '.join(absent)} not installed" if absent else ""
 
 
 def lacking(name: str) -> str:
     """Why timm cannot run the model `name`, in words; "" if it can."""
     if absent := missing():
-        return f"{absent} not installed"
+        return absent
     _, timm = load()
     return "" if timm.is_model(timm_name(name)) else f"timm has no model {timm_name(name)!r}"
 
