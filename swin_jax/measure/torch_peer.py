@@ -1,6 +1,7 @@
 """The same model and the same recipe's loader in timm, for comparison in one run. Alone loads torch and timm."""
 
 import contextlib
+import functools
 import importlib
 import importlib.util
 import io
@@ -135,13 +136,27 @@ class Records(Protocol):
 
 
 class PillowPictures:
-    """Records of a source as timm's own data set reads them: decoded by Pillow, then the transform.
+    """Records as timm's own data set reads them: decoded by Pillow, then timm's transform of the published recipe.
 
-    As long as an epoch of ImageNet, whatever the source holds, so that no epoch ends within a measurement.
+    As long as an epoch of ImageNet, whatever the source holds, so that no epoch ends within a measurement. It travels
+    into worker processes, where the transform is made.
     """
 
-    def __init__(self, source: Records, transform: Callable[[Any], Any]) -> None:
-        self.source, self.transform = source, transform
+    def __init__(self, source: Records, size: tuple[int, int]) -> None:
+        self.source, self.size = source, size
+
+    @functools.cached_property
+    def transform(self) -> Callable[[Any], Any]:
+        return _timm_data().create_transform(
+            self.size,
+            is_training=True,
+            use_prefetcher=True,
+            auto_augment="rand-m9-mstd0.5-inc1",
+            interpolation="bicubic",
+            color_jitter=0.4,
+            re_prob=0.25,
+            re_mode="pixel",
+        )
 
     def __len__(self) -> int:
         return 1_281_167
@@ -150,6 +165,31 @@ class PillowPictures:
         record = self.source[index % len(self.source)]
         with Image.open(io.BytesIO(record["image"])) as picture:
             return self.transform(picture.convert("RGB")), int(record["label"])
+
+
+class MixupCollate:
+    """timm's mixup and cutmix of the published recipe, on uint8 pictures while they become a batch."""
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+
+    @functools.cached_property
+    def collate(self) -> Callable[[Any], Any]:
+        return _timm_data().FastCollateMixup(
+            mixup_alpha=0.8,
+            cutmix_alpha=1.0,
+            switch_prob=0.5,
+            label_smoothing=0.1,
+            num_classes=self.num_classes,
+        )
+
+    def __call__(self, rows: Any) -> Any:
+        return self.collate(rows)
+
+
+def _timm_data() -> Any:
+    load()
+    return importlib.import_module("timm.data")
 
 
 def training_batches(
@@ -161,27 +201,13 @@ def training_batches(
     the accelerator's, as they are in ours.
     """
     torch, _ = load()
-    data = importlib.import_module("timm.data")
-    transform = data.create_transform(
-        size,
-        is_training=True,
-        use_prefetcher=True,
-        auto_augment="rand-m9-mstd0.5-inc1",
-        interpolation="bicubic",
-        color_jitter=0.4,
-        re_prob=0.25,
-        re_mode="pixel",
-    )
-    collate = data.FastCollateMixup(
-        mixup_alpha=0.8, cutmix_alpha=1.0, switch_prob=0.5, label_smoothing=0.1, num_classes=num_classes
-    )
     loader = torch.utils.data.DataLoader(
-        PillowPictures(source, transform),
+        PillowPictures(source, size),
         batch_size=batch_size,
         shuffle=True,
         drop_last=True,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=MixupCollate(num_classes),
         multiprocessing_context="spawn" if workers else None,
     )
     return iter(loader)
