@@ -31,7 +31,7 @@ from swin_jax import cli
 from swin_jax.data.decode import UnreadablePicture
 from swin_jax.data.sources import Source, open_source
 from swin_jax.data.sources.renumbered import present_classes, renumber
-from swin_jax.experiment import evaluation_batches
+from swin_jax.inputs import evaluation_batches
 from swin_jax.restore import Run, open_run
 from swin_jax.tasks.classification import Classification
 from swin_jax.training import hosts

@@ -22,7 +22,7 @@ from swin_jax.data.decode import UnreadablePicture
 from swin_jax.data.pipeline import eval_batches
 from swin_jax.data.sources import Source
 from swin_jax.data.sources.files import PICTURE_SUFFIXES, Files, Subset
-from swin_jax.experiment import eval_example, open_data
+from swin_jax.inputs import eval_example, open_data
 from swin_jax.restore import Run, open_run
 from swin_jax.tasks import pictures
 from swin_jax.training.evaluator import make_predict_step
@@ -37,7 +37,7 @@ JSON = cli.json_flag()
 SHEET = flags.DEFINE_string("sheet", "", "Contact sheet to write; <workdir>/pictures/predict.png when empty.")
 SPLIT = cli.split_flag()
 COUNT = flags.DEFINE_integer("count", 16, "How many pictures of the split.", lower_bound=1)
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Pictures predicted at once.", lower_bound=1)
+BATCH_SIZE = cli.batch_size_flag()
 PLATFORM = cli.platform_flag()
 
 SHEET_PICTURES = 48
@@ -98,7 +98,7 @@ def predict(run: Run, source: Source) -> Iterator[dict[str, Any]]:
     """One row a picture: `name`, `image` as the model saw it, `top` [(class, probability), ...], `label` or None."""
     params, model_state = run.load()
     predict_step = make_predict_step(run.task, run.mesh)
-    size = -(-BATCH_SIZE.value // run.mesh.size) * run.mesh.size
+    size = -(-(BATCH_SIZE.value or 32) // run.mesh.size) * run.mesh.size
     for batch in eval_batches(source, eval_example(run.config), batch_size=size, threads=4):
         fields = {name: batch[name] for name in run.task.batch_fields}
         predictions = predict_step(params, model_state, put_batch(fields, run.mesh))

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from experiments import own_images
-from swin_jax import cli, experiment
+from swin_jax import cli, experiment, inputs
 from swin_jax import config as configs
 from swin_jax.training.optimizer import make_optimizer
 from swin_jax.training.sharding import make_mesh, put_batch, state_shardings
@@ -92,7 +92,7 @@ def test_every_experiment_makes_sense(path: Path, variant: str) -> None:
     schedule = experiment.learning_rate(config, 1_000_000)
     assert 0 < float(schedule(schedule.warmup_steps)) <= schedule.peak
     task = experiment.make_task(config, ("a", "b", "c"))
-    assert task.image_size == experiment.train_example(config).size == experiment.eval_example(config).size
+    assert task.image_size == inputs.train_example(config).size == inputs.eval_example(config).size
 
 
 def test_structures_see_what_a_step_compiles_to() -> None:
@@ -132,7 +132,7 @@ def test_every_experiment_steps_once(path: Path, variant: str) -> None:
         task, optimizer, mesh=mesh, shardings=shardings, seed=config.seed, learning_rate=schedule
     )
     record = {"image": np.zeros((20, 24, 3), np.uint8), "label": 1, "name": "grey"}
-    example = experiment.train_example(config)(record, np.random.default_rng(0))
+    example = inputs.train_example(config)(record, np.random.default_rng(0))
     batch = {
         "image": np.stack([example["image"]] * 2),
         "label": np.asarray([0, 2], np.int32),
