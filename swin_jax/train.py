@@ -11,17 +11,17 @@ The same command on an existing run directory goes on where the newest checkpoin
 import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import optax
 from etils import epath
 from jax.sharding import Mesh
 
-from swin_jax import cli, experiment
+from swin_jax import cli, experiment, pretrained
 from swin_jax.config import FREE_FIELDS, Config, to_dict
 from swin_jax.data.decode import UnreadablePicture
-from swin_jax.restore import check_params, load_params, write_classes
+from swin_jax.restore import write_classes
 from swin_jax.tasks.classification import Classification
 from swin_jax.training import loop, optimizer, preflight, run_directory, sharding
 from swin_jax.training.checkpoint import Checkpoints
@@ -34,6 +34,7 @@ from swin_jax.training.record import Record
 from swin_jax.training.run_directory import RunDirectoryError
 from swin_jax.training.schedules import Schedule
 from swin_jax.training.state import TrainState, abstract_state, begin_with, create_state, make_train_step
+from swin_jax.weights import Fitted
 
 CONFIG = cli.config_flag()
 WORKDIR = cli.workdir_flag()
@@ -56,6 +57,7 @@ class Plan(NamedTuple):
     profile_steps: range
     abstract: TrainState  # shapes of the state
     shardings: TrainState
+    begin: Fitted | None  # parameters of `init_from`, for a run that has no checkpoint yet
 
 
 def main(_: Sequence[str]) -> None:
@@ -90,8 +92,7 @@ def prepare(config: Config, workdir: str) -> Plan:
     transformation = make_transformation(config, task, schedule)
     abstract = abstract_state(task, transformation, config.seed, with_ema=ema is not None)
     shardings = sharding.state_shardings(abstract, mesh, config.mesh.rules)
-    if config.init_from:
-        check_params(config.init_from, abstract.params)
+    begin = first_params(config, workdir, abstract.params, data.train.class_names)
     directory = preflight.check_workdir(workdir)
     run_directory.claim(directory, to_dict(config) | data.identity, provenance(), free=FREE_FIELDS)
     write_classes(directory, data.train.class_names)
@@ -108,7 +109,28 @@ def prepare(config: Config, workdir: str) -> Plan:
         profile_steps=profile_steps,
         abstract=abstract,
         shardings=shardings,
+        begin=begin,
     )
+
+
+def first_params(config: Config, workdir: str, params: Any, class_names: Sequence[str]) -> Fitted | None:
+    """The parameters of `init_from`; None without it, or where a checkpoint stands that the run resumes from.
+
+    Raises:
+        ValueError: they cannot be read or do not fit the model.
+    """
+    if config.init_head and not config.init_from:
+        raise ValueError(
+            f"init_head is {config.init_head!r}, but there is no init_from whose head it could pick"
+        )
+    begun = workdir and Checkpoints(epath.Path(workdir) / "checkpoints", read_only=True).steps()
+    if not config.init_from or begun:
+        return None
+    begin = pretrained.beginning(config.init_from, params, head=config.init_head, class_names=class_names)
+    log.info("beginning with %s", "; ".join(begin.notes))
+    if begin.fresh:
+        log.info("fresh: %s", ", ".join(begin.fresh))
+    return begin
 
 
 def make_transformation(
@@ -155,10 +177,10 @@ def first_state(plan: Plan, checkpoints: Checkpoints) -> TrainState:
         log.info("resuming at step %d of %d", int(state.step), plan.steps.total)
         return state
     state = create_state(plan.task, plan.optimizer, plan.config.seed, plan.shardings)
-    if not plan.config.init_from:
+    if plan.begin is None:
         return state
-    begin = load_params(plan.config.init_from, plan.abstract.params, plan.shardings.params)
-    return begin_with(state, begin, plan.shardings)
+    params = pretrained.put(plan.begin, state.params, plan.shardings.params)
+    return begin_with(state, params, plan.shardings)
 
 
 def run_loop(plan: Plan, state: TrainState, checkpoints: Checkpoints, stop: loop.StopOnSignal) -> TrainState:
