@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "tasks": ("models", "ops"),
     "training": ("tasks", "models", "ops"),
     "data": (),
-    "weights": (),
+    "weights": ("ops",),
 }
 # Libraries that one place alone knows.
 ONLY_IN = {
@@ -28,9 +28,11 @@ ONLY_IN = {
     "array_record": ("data/",),
     "PIL": ("data/", "tasks/pictures"),
     "cv2": ("data/", "tasks/pictures"),
+    "torch": ("weights/",),
+    "safetensors": ("weights/files.py",),
     "matplotlib": ("tasks/pictures",),
     "ml_collections": ("cli.py", "config.py"),
-    "absl": ("evaluate.py", "predict.py", "summary.py", "cli.py", "data/reading.py"),
+    "absl": ("evaluate.py", "predict.py", "summary.py", "convert.py", "cli.py", "data/reading.py"),
 }
 # A room of its own: what runs where the data libraries are not installed.
 WITHOUT_DATA_LIBRARIES = (
