@@ -7,6 +7,7 @@ loader, which builds tensors and plain containers and refuses everything else.
 import json
 import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,9 @@ def _read_safetensors(path: Path) -> tuple[Arrays, dict[str, Any]]:
 def _read_pickle(path: Path) -> Arrays:
     torch = import_torch(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about forms that the loader then refuses, or reads all the same
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(_refusal(path, str(error))) from error
     except Exception as error:  # what a damaged file raises inside the loader is not documented

@@ -169,6 +169,9 @@ def _load_transformers(state: Mapping[str, np.ndarray], model: Architecture, siz
             f"{kind.replace('_', ' ')}: {listed(map(str, names))}" for kind, names in wrong.items()
         )
         raise ValueError(f"transformers refuses the weights: {told}")
+    # Memory mapped from the file is not aligned as torch's own is, which changes the last bits of its products.
+    for value in peer.parameters():
+        value.data = value.data.clone()
     return peer.eval()
 
 

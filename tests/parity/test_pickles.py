@@ -113,11 +113,11 @@ def test_damaged_files(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for content in (whole[: len(whole) // 2], whole[:50], b"not a pickle at all", os.urandom(4096)):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match="is no (complete )?PyTorch file"):
+        with pytest.raises(ValueError, match=r"is no (complete )?PyTorch file"):
             read_weights(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("holiday.jpg", b"\xff\xd8")
-    with pytest.raises(ValueError, match="is no (complete )?PyTorch file"):
+    with pytest.raises(ValueError, match=r"is no (complete )?PyTorch file"):
         read_weights(path)
 
 
