@@ -84,7 +84,7 @@ def convert(source: str, output: str, to: str, *, pictures: Sequence[str] = ()) 
         raise ValueError(f"{source} lacks the embedding, a bias table or a block: it is no whole Swin")
     name, module = named_model(weights, model)
     fitted = fit(weights, pretrained.shapes_of(pretrained.init_shapes(module)))
-    shown = preprocessing(name) if name != FREE_FORM else guessed_preprocessing(model)
+    shown = described_preprocessing(weights, name, model)
     class_names = tuple(weights.description.get("class_names", ()))
     written = write_weights(
         file,
@@ -121,7 +121,7 @@ def named_model(weights: Weights, model: Architecture) -> tuple[str, Any]:
         "window_size": model.window_size,
         "patch_size": model.patch_size,
     }
-    known = MODEL.value or weights.description.get("model", {}).get("name", "")
+    known = MODEL.value or dict(weights.description.get("model", {})).get("name", "")
     names = matching_names(num_classes=model.num_classes, **fields) or matching_names(**fields)
     name = known or (names[0] if names else FREE_FORM)
     if MODEL.value:
@@ -142,8 +142,15 @@ def named_model(weights: Weights, model: Architecture) -> tuple[str, Any]:
     return name, create_model(FREE_FORM, num_classes=model.num_classes, **fields, **more)
 
 
-def guessed_preprocessing(model: Architecture) -> Preprocessing:
-    """For a model without a published name: windows fill the map of the last stage, as in the published ones."""
+def described_preprocessing(weights: Weights, name: str, model: Architecture) -> Preprocessing:
+    """What the source says its pictures are, else the published, else a size whose last map is one window."""
+    told = weights.description.get("preprocessing")
+    if told:
+        return Preprocessing(
+            **{field: tuple(value) if isinstance(value, list) else value for field, value in told.items()}
+        )
+    if name != FREE_FORM:
+        return preprocessing(name)
     side = model.patch_size * 2 ** (len(model.depths) - 1) * model.window_size
     return Preprocessing((side, side), (side, side))
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from swin_jax.experiment import pictures_of
 from swin_jax.models.registry import create_model
 from swin_jax.models.swin import SwinTransformer
 from swin_jax.restore import open_run
@@ -45,7 +46,12 @@ def read(
     run = open_run(source, checkpoint=checkpoint)
     params, _ = run.load()
     flat = {path: np.asarray(value, np.float32) for path, value in flatten(jax.device_get(params)).items()}
-    description = {"model": run.config.model.name, "class_names": list(run.class_names), "step": run.step}
+    description = {
+        "model": {"name": run.config.model.name},
+        "preprocessing": vars(pictures_of(run.config)),
+        "class_names": list(run.class_names),
+        "step": run.step,
+    }
     return Weights(source, OURS, flat, {path: (path,) for path in flat}, description=description)
 
 
