@@ -30,7 +30,7 @@ from swin_jax.data.sources.files import Files
 from swin_jax.models.registry import FREE_FORM, Preprocessing, create_model, preprocessing
 from swin_jax.models.registry import matching as matching_names
 from swin_jax.ops.augment import normalise
-from swin_jax.training.run_directory import library_versions
+from swin_jax.training.provenance import provenance
 from swin_jax.weights import (
     FORMATS,
     OURS,
@@ -146,9 +146,10 @@ def described_preprocessing(weights: Weights, name: str, model: Architecture) ->
     """What the source says its pictures are, else the published, else a size whose last map is one window."""
     told = weights.description.get("preprocessing")
     if told:
-        return Preprocessing(
-            **{field: tuple(value) if isinstance(value, list) else value for field, value in told.items()}
-        )
+        fields: dict[str, Any] = {
+            field: tuple(value) if isinstance(value, list) else value for field, value in told.items()
+        }
+        return Preprocessing(**fields)
     if name != FREE_FORM:
         return preprocessing(name)
     side = model.patch_size * 2 ** (len(model.depths) - 1) * model.window_size
@@ -164,7 +165,7 @@ def describe(
         "preprocessing": vars(shown),
         "class_names": list(class_names),
         "from": {"file": Path(weights.source).name, "format": weights.layout},
-        "versions": library_versions(),
+        "versions": provenance(),
     }
 
 

@@ -56,22 +56,18 @@ def test_run_directories_of_any_type_and_sharding_convert_alike(micro: Micro, tm
     params = begun_run(micro(**config), tmp_path / "whole")
     split = micro(model__dtype="bfloat16", mesh__fsdp=8, mesh__rules=((r"qkv/kernel$", (None, "fsdp")),))
     assert small.same(begun_run(split, tmp_path / "split"), params)
-    for name in ("whole", "split"):
-        assert small.same(dict(pretrained.read(str(tmp_path / name)).params), params)
-        for devices in (1, 8):
-            file = tmp_path / f"{name}{devices}.safetensors"
-            done = run(
-                "convert",
-                f"--weights={tmp_path / name}",
-                f"--output={file}",
-                "--json",
-                devices=devices,
-            )
-            assert done.returncode == 0, done.stderr
-            assert json.loads(done.stdout)["format"] == "swin_jax"
-            found = read_weights(file)
-            assert small.same(dict(found.params), params)
-            assert found.description["class_names"] == ["blue", "green", "red"]
+    for name, devices in (("whole", 8), ("split", 1)):
+        assert small.same(
+            dict(pretrained.read(str(tmp_path / name)).params), params
+        )  # here: on eight devices
+        file = tmp_path / f"{name}.safetensors"
+        arguments = [f"--weights={tmp_path / name}", f"--output={file}", "--json"]
+        done = run("convert", *arguments, devices=devices)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["format"] == "swin_jax"
+        found = read_weights(file)
+        assert small.same(dict(found.params), params)
+        assert found.description["class_names"] == ["blue", "green", "red"]
 
 
 def test_a_run_begins_with_a_file_of_another_code_base(micro: Micro, tmp_path: Path) -> None:
