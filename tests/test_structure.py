@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "tasks": ("models", "ops"),
     "training": ("tasks", "models", "ops"),
     "data": (),
-    "weights": (),
+    "weights": ("ops",),
     "measure": ("training", "tasks", "models", "ops"),
 }
 # Libraries that one place alone knows.
@@ -29,9 +29,19 @@ ONLY_IN = {
     "array_record": ("data/",),
     "PIL": ("data/", "tasks/pictures", "measure/torch_peer.py"),
     "cv2": ("data/", "tasks/pictures"),
+    "torch": ("weights/", "measure/torch_peer.py"),
+    "safetensors": ("weights/files.py",),
     "matplotlib": ("tasks/pictures",),
     "ml_collections": ("cli.py", "config.py"),
-    "absl": ("evaluate.py", "predict.py", "summary.py", "benchmark.py", "cli.py", "data/reading.py"),
+    "absl": (
+        "evaluate.py",
+        "predict.py",
+        "summary.py",
+        "benchmark.py",
+        "convert.py",
+        "cli.py",
+        "data/reading.py",
+    ),
 }
 # A room of its own: what runs where the data libraries are not installed.
 WITHOUT_DATA_LIBRARIES = (
