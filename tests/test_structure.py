@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "training": ("tasks", "models", "ops"),
     "data": (),
     "weights": ("ops",),
-    "measure": ("training", "tasks", "models", "ops"),
+    "measure": ("training", "tasks", "models", "ops", "weights"),
 }
 # Libraries that one place alone knows.
 ONLY_IN = {
