@@ -15,7 +15,7 @@ class Listed:
 
     def __init__(self, class_names, labels):
         self.class_names, self.labels = class_names, labels
-        self.identity = "listed"
+        self.identity, self.fingerprint = "listed", "0123"
 
     def __len__(self):
         return len(self.labels)
