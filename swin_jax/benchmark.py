@@ -40,7 +40,7 @@ from swin_jax.training.optimizer import make_optimizer
 from swin_jax.training.state import create_state
 
 CONFIG = cli.config_flag()
-MODEL = flags.DEFINE_string("model", "", "A model of swin_jax.summary, instead of an experiment.")
+MODEL = cli.model_flag()
 BATCH_SIZE = cli.batch_size_flag()
 REPEATS = flags.DEFINE_integer("repeats", 7, "Interleaved repeats.", lower_bound=1)
 SECONDS = flags.DEFINE_float("seconds", 2.0, "About how long each timing of a repeat lasts.", lower_bound=0.0)

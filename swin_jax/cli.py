@@ -75,6 +75,13 @@ def batch_size_flag() -> flags.FlagHolder[int]:
 
 
 @cache
+def model_flag() -> flags.FlagHolder[str]:
+    return flags.DEFINE_string(
+        "model", "", "Published name of a model (swin_jax.summary lists them); see above for what without."
+    )
+
+
+@cache
 def json_flag() -> flags.FlagHolder[bool]:
     return flags.DEFINE_bool("json", False, "One JSON object a line instead of a table.")
 

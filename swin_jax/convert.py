@@ -4,7 +4,7 @@
     python -m swin_jax.convert --weights=runs/flowers --to=timm --output=flowers_timm.safetensors photo.jpg
     python -m swin_jax.convert --weights=runs/flowers --to=transformers --output=flowers_transformers
 
-The format of --weights is recognised. --to is one of swin_jax, official, official-dense, timm, torchvision,
+The format of --weights is recognised, and so is the model where --model is not given. --to is one of swin_jax, official, official-dense, timm, torchvision,
 transformers, transformers-5 (names in memory) and openmmlab; the suffix of --output says safetensors or a PyTorch
 file, and for transformers a directory gets model.safetensors and config.json. Prints what became of every tensor, reads
 the written file back and compares the bits. Where PyTorch and the other library are installed, logits are compared
@@ -50,7 +50,7 @@ OUTPUT = flags.DEFINE_string(
     "output", "", "File to write (.safetensors or .pth); a directory for transformers."
 )
 TO = flags.DEFINE_enum("to", OURS, FORMATS, "Format to write.")
-MODEL = flags.DEFINE_string("model", "", "Published name of the model; found by its sizes when empty.")
+MODEL = cli.model_flag()
 CHECKPOINT = cli.checkpoint_flag()
 CHECK = flags.DEFINE_bool("check", True, "Compare logits with the other libraries where they are installed.")
 JSON = cli.json_flag()
