@@ -48,7 +48,7 @@ COMPILE_FOR = flags.DEFINE_string(
     "compile_for", "", "A TPU slice such as v5e:4x4; --compile-for is the same."
 )
 CLASSES = flags.DEFINE_integer(
-    "classes", 0, "Classes of the data; 0 takes the number the model is named for."
+    "num_classes", 0, "Classes of the data; 0 takes the number the model is named for."
 )
 CLOCK = flags.DEFINE_enum(
     "clock", "wall", list(CLOCKS), "Seconds of wall or CPU time; CPU time on a busy machine."

@@ -4,11 +4,11 @@
     python -m swin_jax.convert --weights=runs/flowers --to=timm --output=flowers_timm.safetensors photo.jpg
     python -m swin_jax.convert --weights=runs/flowers --to=transformers --output=flowers_transformers
 
-The format of --weights is recognised, and so is the model where --model is not given. --to is one of swin_jax, official, official-dense, timm, torchvision,
-transformers, transformers-5 (names in memory) and openmmlab; the suffix of --output says safetensors or a PyTorch
-file, and for transformers a directory gets model.safetensors and config.json. Prints what became of every tensor, reads
-the written file back and compares the bits. Where PyTorch and the other library are installed, logits are compared
-too: on the pictures named, or on noise.
+The format of --weights is recognised, and so is the model where --model is not given. --to is one of swin_jax,
+official, official-dense, timm, torchvision, transformers, transformers-5 (names in memory) and openmmlab; the suffix of
+--output says safetensors or a PyTorch file, and for transformers a directory gets model.safetensors and config.json.
+Prints what became of every tensor, reads the written file back and compares the bits. Where PyTorch and the other
+library are installed, logits are compared too: on the pictures named, or on noise.
 """
 
 import json
