@@ -2,7 +2,7 @@
 
     python -m swin_jax.train --config=experiments/shapes.py:classification --workdir=runs/shapes
 
-A Swin of 0.3 M parameters names the dominant shape of a 64 x 64 picture. Two CPU cores need about three minutes;
+A Swin of 0.6 M parameters names the dominant shape of a 48 x 48 picture. Two CPU cores need about five minutes;
 held-out top-1 is above 95%. Variant `hard` has clutter, overlap and occlusion.
 """
 
@@ -16,29 +16,33 @@ def get_config(variant: str = "classification") -> Config:
     if variant not in VARIANTS:
         raise ValueError(f"shapes.py has no variant {variant!r}; {nearest(variant, VARIANTS)}")
     config = base_config()
-    config.batch_size = 128
-    config.total = "10 epochs"
-    config.evaluate_every = "1 epoch"
-    config.log_every = 20
+    config.batch_size = 32  # many small updates: what a micro Swin needs most in minutes
+    config.total = "18 epochs"
+    config.evaluate_every = "3 epochs"
+    config.checkpoint_every = "3 epochs"
+    config.log_every = 100
 
     config.model.name = "swin"
     config.model.dtype = "float32"
     config.model.embed_dim = 32
     config.model.depths = (2, 2, 2)
     config.model.num_heads = (2, 4, 8)
-    config.model.window_size = 4
-    config.model.drop_path_rate = 0.05
+    config.model.window_size = 3
+    config.model.drop_path_rate = 0.0
 
     config.data.source = "shapes/hard" if variant == "hard" else "shapes/easy"
     config.data.eval_split = "val"
-    config.data.size = (64, 64)
-    config.data.resize = (64, 64)  # the whole scene
-    config.data.crop_scale = (0.5, 1.0)
+    config.data.size = (48, 48)
+    config.data.resize = (48, 48)  # the whole scene
+    config.data.crop_scale = (0.85, 1.0)
+    config.data.crop_ratio = (0.9, 1.1)
     config.data.threads = 2
 
+    config.loss.label_smoothing = 0.05
+    config.optimizer.b2 = 0.99
     config.schedule.scale_per = 0
     config.schedule.peak = 2e-3
     config.schedule.end = 2e-5
-    config.schedule.warmup = "1 epoch"
+    config.schedule.warmup = "200 steps"
     config.schedule.warmup_start = 0.0
     return config
