@@ -1,6 +1,7 @@
 """What all commands share: flags, logs on stderr, and one clear sentence where the user can mend something."""
 
 import contextlib
+import ctypes
 import difflib
 import gc
 import logging
@@ -19,9 +20,12 @@ from swin_jax.config import config_fields
 from swin_jax.training import hosts
 from swin_jax.training.watch import Watch, watching
 
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
+
 
 def run(main: Callable[[Sequence[str]], None], *, takes_arguments: bool = False) -> None:
     """Parses the command line and runs `main`. Exit status 0 only on success, 2 for a wrong command line."""
+    _keep_freed_memory()
     app.call_after_init(_quiet)
     app.run(main, flags_parser=partial(_parse, takes_arguments=takes_arguments))
 
@@ -137,6 +141,18 @@ def config(flag: flags.FlagHolder[Any]) -> Any:
     except OSError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise ValueError(f"--config cannot be loaded: {lines[-1]}") from error
+
+
+def _keep_freed_memory() -> None:
+    """Tells glibc to keep the memory it is given back, up to blocks of 32 MiB, the most it allows.
+
+    XLA on a CPU allocates the temporaries of every step anew. By default glibc hands them back to the kernel each
+    time, which clears the pages again: a training step of a micro Swin took a quarter longer.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # of glibc alone
+    if mallopt is not None:
+        for option, value in {M_MMAP_THRESHOLD: 2**25, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 2**26}.items():
+            mallopt(option, value)
 
 
 def _quiet() -> None:
