@@ -229,8 +229,10 @@ def test_what_is_wrong_is_said_in_a_sentence() -> None:
     assert done.stderr.strip().splitlines()[-1].startswith("error: --examples and --steps belong to --config")
     with pytest.raises(ValueError, match=r"data\.source=shapes/easy has is not known; give --examples"):
         summary.recipe(shapes.get_config())
-    with pytest.raises(ValueError, match=r"--steps are \[100\]; the run's go from 0 to 99"):
-        summary.recipe(shapes.get_config(), examples=1280, steps=[100])
+    config = shapes.get_config()
+    config.total = "300 steps"
+    with pytest.raises(ValueError, match=r"--steps are \[300\]; the run's go from 0 to 299"):
+        summary.recipe(config, examples=1280, steps=[300])
 
 
 @pytest.mark.parametrize("module", [imagenet1k, imagenet22k], ids=["1k", "22k"])
