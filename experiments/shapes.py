@@ -2,7 +2,7 @@
 
     python -m swin_jax.train --config=experiments/shapes.py:classification --workdir=runs/shapes
 
-A Swin of 0.6 M parameters names the dominant shape of a 48 x 48 picture. Two CPU cores need less than six minutes;
+A Swin of 0.6 M parameters names the dominant shape of a 48 x 48 picture. Two CPU cores need about six minutes;
 held-out top-1 is above 95%. Variant `hard` has clutter, overlap and occlusion.
 """
 

@@ -3,12 +3,13 @@
 import dataclasses
 import os
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from swin_jax.data.decode import UnreadablePicture
+from swin_jax.data.sources.archive import ZipFiles
 from swin_jax.data.sources.base import Record, Source, digest, spread
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -48,14 +49,19 @@ class Strings:
 
 
 def listing_fingerprint(
-    class_names: tuple[str, ...], labels: np.ndarray, paths: Strings, size: Callable[[int], int]
+    class_names: tuple[str, ...], labels: np.ndarray, paths: Strings, directory: str, packed: ZipFiles | None
 ) -> str:
     """The fingerprint of listed pictures: all paths, labels and classes, and the sizes in bytes of some files.
 
+    The files are those of `packed`, or lie below `directory`; both give the same fingerprint.
     Asking a file server for the sizes of millions of files would take longer than opening them all.
     """
-    sizes = [size(index) for index in spread(SIZED, len(paths))]
-    return digest(class_names, labels, paths.ends, paths.joined, np.array(sizes, np.int64))
+    some = spread(SIZED, len(paths))
+    if packed is None:
+        sizes = [file_size(os.path.join(directory, paths[index])) for index in some]
+    else:
+        sizes = packed.unpacked_sizes[some]
+    return digest(class_names, labels, paths.ends, paths.joined, np.asarray(sizes, np.int64))
 
 
 def file_size(path: str) -> int:

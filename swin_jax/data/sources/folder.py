@@ -9,7 +9,7 @@ import numpy as np
 
 from swin_jax.data.sources.archive import ZipFiles, below, open_zip
 from swin_jax.data.sources.base import Record
-from swin_jax.data.sources.files import PICTURE_SUFFIXES, Strings, file_size, listing_fingerprint, read_file
+from swin_jax.data.sources.files import PICTURE_SUFFIXES, Strings, listing_fingerprint, read_file
 
 log = logging.getLogger(__name__)
 
@@ -59,12 +59,7 @@ class Folder:
     @property
     def fingerprint(self) -> str:
         """As `listing_fingerprint` has it; alike for a directory and a zip of it."""
-        return listing_fingerprint(self.class_names, self._labels, self._paths, self._size)
-
-    def _size(self, index: int) -> int:
-        if self._zip is not None:
-            return int(self._zip.unpacked_sizes[index])
-        return file_size(os.path.join(self._root, self._paths[index]))
+        return listing_fingerprint(self.class_names, self._labels, self._paths, self._root, self._zip)
 
     def __len__(self) -> int:
         return len(self._paths)

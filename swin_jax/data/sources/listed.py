@@ -17,7 +17,7 @@ import numpy as np
 
 from swin_jax.data.sources.archive import ZipFiles, open_zip
 from swin_jax.data.sources.base import Record, spread
-from swin_jax.data.sources.files import Strings, file_size, listing_fingerprint, read_file
+from swin_jax.data.sources.files import Strings, listing_fingerprint, read_file
 
 log = logging.getLogger(__name__)
 
@@ -81,12 +81,8 @@ class Listed:
 
     @property
     def fingerprint(self) -> str:
-        return listing_fingerprint(self.class_names, self._labels, self._paths, self._size)
-
-    def _size(self, index: int) -> int:
-        if self._zip is not None:
-            return int(self._zip.unpacked_sizes[index])
-        return file_size(os.path.join(self._root, self._place, self._paths[index]))
+        directory = os.path.join(self._root, self._place)
+        return listing_fingerprint(self.class_names, self._labels, self._paths, directory, self._zip)
 
     def __len__(self) -> int:
         return len(self._paths)
