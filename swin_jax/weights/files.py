@@ -4,6 +4,7 @@ safetensors files need no PyTorch. `.pth` and `.bin` files are pickles: they are
 loader, which builds tensors and plain containers and refuses everything else.
 """
 
+import importlib
 import json
 import pickle
 import re
@@ -73,13 +74,12 @@ def write_pickle(path: str | Path, arrays: Mapping[str, np.ndarray], container: 
 def import_torch(path: str | Path) -> Any:
     """PyTorch. Raises ValueError with what to install where it is absent."""
     try:
-        import torch
+        return importlib.import_module("torch")  # by name: type checkers must not ask for an optional package
     except ImportError as error:
         raise ValueError(
             f"{path} is a PyTorch file: install PyTorch to read or write it (pip install torch), or use a "
             ".safetensors file, which needs none"
         ) from error
-    return torch
 
 
 def _check_is_file(path: Path) -> None:
