@@ -79,7 +79,11 @@ def convert(source: str, output: str, to: str, *, pictures: Sequence[str] = ()) 
         read_weights(file, {name: value.shape for name, value in fitted.params.items()}).params,
         fitted.params,
     )
-    cards = write_card(file.parent, origin.card(file.name), stem="" if as_directory else file.stem)
+    cards = write_card(
+        file.parent,
+        origin.card(file.name, layout="" if to == OURS else to),
+        stem="" if as_directory else file.stem,
+    )
     return {
         "source": source,
         "format": weights.layout,

@@ -7,6 +7,7 @@ from typing import Any
 
 from swin_jax import pretrained
 from swin_jax.exports.card import load_lines, make_card
+from swin_jax.exports.run_facts import RUN_FIELDS
 from swin_jax.models.registry import FREE_FORM, Preprocessing, create_model, preprocessing
 from swin_jax.models.registry import matching as matching_names
 from swin_jax.models.swin import SwinTransformer
@@ -58,19 +59,24 @@ class Origin:
         }
 
     def card(
-        self, weights_file: str, *, files: tuple[str, ...] = (), load: tuple[str, ...] = ()
+        self, weights_file: str, *, layout: str = "", files: tuple[str, ...] = (), load: tuple[str, ...] = ()
     ) -> dict[str, Any]:
         """The model card of files written from these weights.
 
         Args:
           weights_file: name of one that `swin_jax.load` reads; "" if there is none.
+          layout: whose names the parameters have in it, if not ours.
           files: names of all, by default that one.
           load: lines of Python that load the others.
         """
         description = self.description
         lines = load_lines(description["model"], weights_file) if weights_file else []
         return make_card(
-            description, parameters=self.parameters, load=[*lines, *load], files=files or (weights_file,)
+            description,
+            parameters=self.parameters,
+            load=[*lines, *load],
+            files=files or (weights_file,),
+            layout=layout,
         )
 
 
@@ -89,6 +95,7 @@ def open_origin(source: str, *, model: str = "", checkpoint: str = "best") -> Or
     architecture = weights.architecture
     if architecture is None:
         raise ValueError(f"{source} lacks the embedding, a bias table or a block: it is no whole Swin")
+    _check_run(weights)
     name, module = _named_model(weights, architecture, model)
     fitted = fit(weights, pretrained.shapes_of(pretrained.init_shapes(module)))
     return Origin(
@@ -100,6 +107,16 @@ def open_origin(source: str, *, model: str = "", checkpoint: str = "best") -> Or
         _preprocessing(weights, name, architecture),
         tuple(weights.description.get("class_names", ())),
     )
+
+
+def _check_run(weights: Weights) -> None:
+    """Raises ValueError if what a file of ours says of its training is not what we write."""
+    run = weights.description.get("run", {})
+    if not isinstance(run, dict) or (run and not run.keys() >= set(RUN_FIELDS)):
+        raise ValueError(
+            f"{weights.source} has a damaged description: its 'run' should have {', '.join(RUN_FIELDS)}; convert the "
+            "run again"
+        )
 
 
 def _named_model(weights: Weights, model: Architecture, wanted: str) -> tuple[str, SwinTransformer]:

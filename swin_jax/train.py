@@ -214,7 +214,8 @@ def leave_card(plan: Plan, step: int) -> None:
     kind = choose_parameters(plan.config, "")
     description = describe_run(plan.directory, plan.config, plan.data.train.class_names, step, kind)
     sizes = [leaf.size for leaf in jax.tree.leaves(plan.abstract.params)]
-    load = load_lines(description["model"], plan.directory.name)
+    name = run_directory.absolute(plan.directory).name
+    load = load_lines(description["model"], name) if plan.config.task == "classification" else []
     write_card(plan.directory, make_card(description, parameters=sum(sizes), load=load))
 
 

@@ -17,7 +17,12 @@ CARD, README = "card.json", "README.md"
 
 
 def make_card(
-    description: Mapping[str, Any], *, parameters: int, load: Sequence[str], files: Sequence[str] = ()
+    description: Mapping[str, Any],
+    *,
+    parameters: int,
+    load: Sequence[str],
+    files: Sequence[str] = (),
+    layout: str = "",
 ) -> dict[str, Any]:
     """The card as JSON values.
 
@@ -26,6 +31,7 @@ def make_card(
       parameters: how many there are.
       load: lines of Python that load them.
       files: names of the files the card lies beside.
+      layout: whose names the parameters have in them, if not ours.
     """
     names = list(description.get("class_names", ()))
     count = description["model"].get("num_classes", len(names))
@@ -38,12 +44,13 @@ def make_card(
         **{name: description[name] for name in ("run", "from") if description.get(name)},
         "load": list(load),
         "files": list(files),
+        **({"layout": layout} if layout else {}),
         "written_by": provenance(),
     }
 
 
 def write_card(directory: epath.PathLike, card: Mapping[str, Any], *, stem: str = "") -> list[str]:
-    """Writes `card.json` and `README.md`, for a file `stem.json` likewise with the stem before; returns the names.
+    """Writes `card.json` and `README.md`, with a stem `stem.card.json` and so on; returns the names.
 
     Raises:
       RunDirectoryError: the place cannot be written.
@@ -112,7 +119,8 @@ def _facts(card: Mapping[str, Any]) -> dict[str, Any]:
     if "from" in card:
         found["from"] = f"{card['from']['file']} ({card['from']['format']})"
     if card["files"]:
-        found["files"] = ", ".join(card["files"])
+        layout = f" (in the format of {card['layout']})" if "layout" in card else ""
+        found["files"] = ", ".join(card["files"]) + layout
     return found | {"written by": _software(card["written_by"])}
 
 

@@ -12,6 +12,8 @@ from swin_jax.training.run_directory import explaining, read_document, read_metr
 
 OF_THE_MACHINE = ("data.root",)
 """Config fields that say where something lies on the machine of the run, and nothing about the weights."""
+RUN_FIELDS = ("step", "parameters", "config", "data", "evaluations")
+"""What `run_facts` always has."""
 FILES = ("init_from", "init_head")
 """Config fields that may name a file: its name is kept, not its place."""
 

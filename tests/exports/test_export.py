@@ -31,8 +31,9 @@ def small_params(**fields: Any) -> dict[str, np.ndarray]:
     return {path: 0.2 * value for path, value in micro.params(**(FIELDS | fields)).items()}
 
 
-def origin_of(path: Path, **model: Any) -> Origin:
+def origin_of(path: Path, run: dict[str, Any] | None = None, **model: Any) -> Origin:
     description = {
+        "run": run or {},
         "model": {"name": "swin", **model},
         "preprocessing": vars(PICTURES),
         "class_names": NAMES,
@@ -171,6 +172,10 @@ def test_a_window_policy_that_no_parameter_shows_is_kept(tmp_path: Path) -> None
         (lambda path: exports.load(path / "none"), "none does not exist"),
         (lambda path: exports.load(path / "file"), "file is no program of jax.export, or is damaged"),
         (lambda path: open_origin(str(path / "none.pth")), "none.pth does not exist"),
+        (
+            lambda path: origin_of(path / "x.safetensors", run={"step": 1}),
+            "'run' should have step, parameters",
+        ),
     ],
 )
 def test_what_is_wrong_is_said(call: Any, message: str, tmp_path: Path) -> None:
