@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "training": ("tasks", "models", "ops"),
     "data": (),
     "weights": ("ops",),
+    "exports": ("training", "tasks", "models", "ops", "weights"),
     "measure": ("training", "tasks", "models", "ops", "weights"),
 }
 # Libraries that one place alone knows.
@@ -39,6 +40,7 @@ ONLY_IN = {
         "summary.py",
         "benchmark.py",
         "convert.py",
+        "export.py",
         "cli.py",
         "data/reading.py",
     ),
