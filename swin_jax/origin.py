@@ -45,7 +45,7 @@ class Origin:
     @property
     def description(self) -> dict[str, Any]:
         """What our own files carry beside the parameters, JSON values."""
-        policy = {"window_policy": self.module.window_policy}
+        policy: dict[str, Any] = {"window_policy": self.module.window_policy}
         if self.architecture.absolute_position_embedding:
             policy["absolute_position_size"] = self.module.absolute_position_size
         known = {"run": self.weights.description["run"]} if "run" in self.weights.description else {}

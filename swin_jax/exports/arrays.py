@@ -14,8 +14,9 @@ SAFETENSORS = "params.safetensors"
 
 def write_npz(path: Path, params: Mapping[str, np.ndarray]) -> None:
     """Writes them as numpy's archive, and reads it back. Raises ValueError if one bit is another."""
+    arrays: dict[str, Any] = dict(params)
     with path.open("wb") as file:
-        np.savez(file, **dict(params))
+        np.savez(file, **arrays)
     with np.load(path, allow_pickle=False) as archive:
         check_bits(path, {name: archive[name] for name in archive.files}, params)
 

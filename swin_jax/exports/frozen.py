@@ -61,7 +61,7 @@ def freeze(module: SwinTransformer, params: Any, pictures: Preprocessing, *, ins
         return normalise(images, pictures.mean, pictures.std) if inside else images
 
     def outputs(params: Any, images: jax.Array) -> tuple[jax.Array, ...]:
-        found = portable.apply({"params": params}, images)
+        found: Any = portable.apply({"params": params}, images)
         if isinstance(found, tuple):
             return found
         found = jnp.asarray(found)
