@@ -139,7 +139,7 @@ def predict(run: Run, source: Source, shown: Shown | None = None) -> Iterator[di
         predictions = predict_step(params, model_state, placed)
         maps = None if attend is None else attend(params, model_state, placed)
         probabilities = np.exp(local_rows(predictions["log_probabilities"]))
-        for row in np.flatnonzero(batch["valid"]):
+        for row in np.flatnonzero(batch["valid"]).tolist():
             order = np.argsort(-probabilities[row], kind="stable")[: TOP.value]
             label = int(batch["label"][row])
             index = int(batch["example_index"][row])

@@ -93,7 +93,7 @@ def captures_attention(module: nn.Module) -> bool:
 
 def sow_attention(module: nn.Module, attention: BlockAttention) -> None:
     """Hands out the attention of a module that is the "attn" of its block."""
-    module.sow(COLLECTION, "windows", attention, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+    module.sow(COLLECTION, "windows", attention, init_fn=lambda: attention, reduce_fn=lambda _, new: new)
 
 
 def attention(

@@ -90,7 +90,7 @@ def _panels(
         ),
         (
             _heat(plain, enlarged((maps.received - least) / max(largest - least, 1e-6))),
-            ("attention received", f"dark {least:.2f}, bright {largest:.2f}; given 1"),
+            ("attention received", f"dark {least:.2f}, bright {largest:.2f}; even: 1"),
         ),
     ]
 
