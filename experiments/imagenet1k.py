@@ -6,9 +6,9 @@
     python -m swin_jax.summary --config=experiments/imagenet1k.py:swin_tiny   # rates, decay groups, length
 
 From scratch: 300 epochs, 20 of them warm-up from 1e-6; batch 1024, AdamW with peak rate 1e-3 (5e-4 for 512 images),
-cosine to 1e-5, weight decay 0.05, global-norm clip 5, label smoothing 0.1. Fine-tuning begins with the parameters of
-a run given by `--config.init_from`: 30 epochs, 5 of them warm-up from 4e-8, peak 4e-5, cosine to 4e-7, decay 1e-8.
-Another batch size scales all rates.
+cosine to 1e-5, weight decay 0.05, global-norm clip 5, label smoothing 0.1. Fine-tuning begins with the weight file or
+run that `--config.init_from` has to name: 30 epochs, 5 of them warm-up from 4e-8, peak 4e-5, cosine to 4e-7, decay
+1e-8. Another batch size scales all rates.
 
 | variant                  | begins with            | image | depth drop | paper top-1 | released top-1 |
 |--------------------------|------------------------|-------|------------|-------------|----------------|
@@ -37,7 +37,7 @@ val.zip with their maps (`--config.data.source=zip_map --config.data.root=... --
 """
 
 from swin_jax.config import Config, base_config, use_paper_augmentation
-from swin_jax.training.preflight import nearest
+from swin_jax.training.preflight import REQUIRED, nearest
 
 # variant -> (model, stochastic depth)
 SCRATCH = {
@@ -74,7 +74,7 @@ def get_config(variant: str = "swin_tiny") -> Config:
 
 
 def _fine_tune(config: Config) -> None:
-    config.init_from = ""  # give it: the run whose parameters are fine-tuned
+    config.init_from = REQUIRED  # the weights that are fine-tuned
     config.total = "30 epochs"
     config.optimizer.weight_decay = 1e-8
     config.schedule.peak = 2e-5

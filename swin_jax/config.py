@@ -51,7 +51,8 @@ def base_config() -> Config:
     config.log_every = 50  # steps
     config.max_not_finite = 0  # steps that may be skipped for not being finite
     # What the run begins with: a run directory (its average, if it keeps one), or a weight file of the official
-    # code, timm, torchvision, transformers or OpenMMLab. Bias tables are resampled to the run's window.
+    # code, timm, torchvision, transformers or OpenMMLab. Bias tables are resampled to the run's window. "" and "none"
+    # begin with nothing; "required", as recipes that fine-tune have it, waits to be replaced.
     config.init_from = ""
     # Its head: "" where the classes agree in number, else a fresh one; "fresh"; or a file with the row of that
     # head for each class (ImageNet-22K to 1K), or with the WordNet id of each of its rows.

@@ -2,14 +2,18 @@
 
     python -m swin_jax.predict --workdir=runs/flowers photo.jpg holiday/ 'more/*.png'
     python -m swin_jax.predict --workdir=runs/shapes --split=val --count=16 --json
+    python -m swin_jax.predict --workdir=runs/flowers --attention --attention_query=0.4,0.6 photo.jpg
 
 Takes files, directories (searched through) and globs, or pictures of the run's own data set. Prints the most
-probable classes of each as a table or, with --json, one object a line, and writes a contact sheet.
+probable classes of each as a table or, with --json, one object a line, and writes a contact sheet. With --attention
+it also draws for each picture, for the last block of every stage or those of --attention_blocks, the window of a
+query, what the query attends to, and the attention that every token receives.
 """
 
 import glob
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,7 @@ import numpy as np
 from absl import flags
 
 from swin_jax import cli
+from swin_jax.attention_pictures import Shown, attention_step, choose_attention, draw_attention
 from swin_jax.data.decode import UnreadablePicture
 from swin_jax.data.pipeline import eval_batches
 from swin_jax.data.sources import Source
@@ -40,6 +45,15 @@ COUNT = flags.DEFINE_integer("count", 16, "How many pictures of the split.", low
 BATCH_SIZE = cli.batch_size_flag()
 PLATFORM = cli.platform_flag()
 
+ATTENTION = flags.DEFINE_bool("attention", False, "Draw attention and windows, a picture for each picture.")
+ATTENTION_DIR = flags.DEFINE_string("attention_dir", "", "Where to; <workdir>/pictures/attention when empty.")
+ATTENTION_BLOCKS = flags.DEFINE_list(
+    "attention_blocks", [], "Blocks to show, such as stage2/block5; the last of each stage when empty."
+)
+ATTENTION_QUERY = flags.DEFINE_string(
+    "attention_query", "0.5,0.5", "Where the query is: y,x as fractions of the picture, from its upper left."
+)
+
 SHEET_PICTURES = 48
 
 
@@ -50,18 +64,34 @@ def main(arguments: Sequence[str]) -> None:
             raise ValueError("no pictures are named: give files, directories or globs, or --split=val")
         if paths and SPLIT.value:
             raise ValueError(f"both files and --split={SPLIT.value} are given; choose one")
+        asked = attention_asked()
         run = open_run(
             WORKDIR.value,
             checkpoint=CHECKPOINT.value,
             platform=PLATFORM.value,
             parameters=PARAMETERS.value,
         )
+        shown = choose_attention(run, ATTENTION_BLOCKS.value, ATTENTION_QUERY.value) if asked else None
         source = Files(paths) if paths else split_pictures(run, SPLIT.value, COUNT.value)
-        rows = list(predict(run, source))
+        rows = list(predict(run, source, shown))
         sheet = SHEET.value or str(run.directory / "pictures" / "predict.png")
         write_atomically(sheet, pictures.png(contact_sheet(rows[:SHEET_PICTURES])))
     print_rows(rows)
     cli.say(f"contact sheet: {sheet}")
+    if asked:
+        cli.say(f"attention: {attention_directory(run)}")
+
+
+def attention_asked() -> bool:
+    """Raises ValueError if it is not asked for, but how it should be."""
+    for flag in (ATTENTION_DIR, ATTENTION_BLOCKS, ATTENTION_QUERY):
+        if flag.present and not ATTENTION.value:
+            raise ValueError(f"--{flag.name} belongs to --attention, which is missing")
+    return ATTENTION.value
+
+
+def attention_directory(run: Run) -> str:
+    return ATTENTION_DIR.value or str(run.directory / "pictures" / "attention")
 
 
 def find_pictures(arguments: Sequence[str]) -> list[str]:
@@ -94,24 +124,42 @@ def split_pictures(run: Run, split: str, count: int) -> Source:
     return Subset(source, tuple(indices.tolist()))
 
 
-def predict(run: Run, source: Source) -> Iterator[dict[str, Any]]:
-    """One row a picture: `name`, `image` as the model saw it, `top` [(class, probability), ...], `label` or None."""
+def predict(run: Run, source: Source, shown: Shown | None = None) -> Iterator[dict[str, Any]]:
+    """One row a picture: `name`, `image` as the model saw it, `top` [(class, probability), ...], `label` or None.
+
+    With `shown` also `attention`, the file of its picture, which is written on the way.
+    """
     params, model_state = run.load()
     predict_step = make_predict_step(run.task, run.mesh)
+    attend = None if shown is None else attention_step(run, shown)
     size = -(-(BATCH_SIZE.value or 32) // run.mesh.size) * run.mesh.size
     for batch in eval_batches(source, eval_example(run.config), batch_size=size, threads=4):
         fields = {name: batch[name] for name in run.task.batch_fields}
-        predictions = predict_step(params, model_state, put_batch(fields, run.mesh))
+        placed = put_batch(fields, run.mesh)
+        predictions = predict_step(params, model_state, placed)
+        maps = None if attend is None else attend(params, model_state, placed)
         probabilities = np.exp(local_rows(predictions["log_probabilities"]))
-        for row in np.flatnonzero(batch["valid"]):
+        for row in np.flatnonzero(batch["valid"]).tolist():
             order = np.argsort(-probabilities[row], kind="stable")[: TOP.value]
             label = int(batch["label"][row])
-            yield {
-                "name": source[int(batch["example_index"][row])]["name"],
+            index = int(batch["example_index"][row])
+            found = {
+                "name": source[index]["name"],
                 "image": batch["image"][row],
                 "top": [(run.class_names[index], float(probabilities[row, index])) for index in order],
                 "label": run.class_names[label] if label >= 0 else None,
             }
+            if shown is not None and maps is not None:
+                drawn = draw_attention(shown, batch["image"][row], maps, row)
+                found["attention"] = attention_file(run, index, found["name"])
+                write_atomically(found["attention"], pictures.png(drawn))
+            yield found
+
+
+def attention_file(run: Run, index: int, name: str) -> str:
+    """Numbered, because pictures of several directories may have one name."""
+    stem = re.sub(r"[^\w.-]+", "_", os.path.splitext(os.path.basename(name))[0])
+    return os.path.join(attention_directory(run), f"{index:04d}_{stem}.png")
 
 
 def contact_sheet(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
@@ -124,7 +172,8 @@ def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
     if JSON.value:
         for row in rows:
             top = [{"class": name, "probability": round(value, 6)} for name, value in row["top"]]
-            print(json.dumps({"name": row["name"], "label": row["label"], "top": top}))
+            file = {"attention": row["attention"]} if "attention" in row else {}
+            print(json.dumps({"name": row["name"], "label": row["label"], "top": top} | file))
         return
     width = max(len(row["name"]) for row in rows)
     for row in rows:

@@ -86,6 +86,7 @@ def prepare(config: Config, workdir: str) -> Plan:
     experiment.make_task(config, ("any",))  # names and numbers of the model, before data are looked for
     ema = experiment.ema(config)
     profile_steps = preflight.step_range("profile_steps", config.profile_steps)
+    preflight.init_source(config.init_from, config.init_head)
     data = inputs.open_data(config)
     experiment.check_classes(config, data.train.class_names)
     devices = sharding.select_devices(config.mesh.platform or None)
@@ -152,14 +153,11 @@ def first_params(config: Config, workdir: str, params: Any, class_names: Sequenc
     Raises:
         ValueError: they cannot be read or do not fit the model.
     """
-    if config.init_head and not config.init_from:
-        raise ValueError(
-            f"init_head is {config.init_head!r}, but there is no init_from whose head it could pick"
-        )
+    source = preflight.init_source(config.init_from, config.init_head)
     begun = workdir and Checkpoints(epath.Path(workdir) / "checkpoints", read_only=True).steps()
-    if not config.init_from or begun:
+    if not source or begun:
         return None
-    begin = pretrained.beginning(config.init_from, params, head=config.init_head, class_names=class_names)
+    begin = pretrained.beginning(source, params, head=config.init_head, class_names=class_names)
     log.info("beginning with %s", "; ".join(begin.notes))
     if begin.fresh:
         log.info("fresh: %s", ", ".join(begin.fresh))

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from experiments import imagenet1k, imagenet22k, shapes
-from swin_jax import summary
+from swin_jax import summary, train
 from swin_jax.experiment import make_augmentation, pictures_of
 from swin_jax.ops.augment import Augmentation, Erasing, Mixing, Policy
 
@@ -233,6 +233,16 @@ def test_what_is_wrong_is_said_in_a_sentence() -> None:
     config.total = "300 steps"
     with pytest.raises(ValueError, match=r"--steps are \[300\]; the run's go from 0 to 299"):
         summary.recipe(config, examples=1280, steps=[300])
+
+
+def test_those_that_fine_tune_ask_for_weights() -> None:
+    """And no other; the data are not looked for before."""
+    for variant in imagenet1k.VARIANTS:
+        asks = imagenet1k.get_config(variant).init_from == "required"
+        assert asks == (variant.removesuffix("_paper") in imagenet1k.FINE_TUNE), variant
+    assert not any(imagenet22k.get_config(variant).init_from for variant in imagenet22k.VARIANTS)
+    with pytest.raises(ValueError, match="init_from is missing: this recipe fine-tunes"):
+        train.prepare(imagenet1k.get_config("swin_base_384"), "")
 
 
 @pytest.mark.parametrize("module", [imagenet1k, imagenet22k], ids=["1k", "22k"])

@@ -25,6 +25,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from swin_jax.models import checks
+from swin_jax.models.attention import BlockAttention, captures_attention, sow_attention
 from swin_jax.models.layers import (
     Dense,
     LayerNorm,
@@ -37,7 +38,7 @@ from swin_jax.models.layers import (
     small_normal,
 )
 from swin_jax.ops.resize import resize_grid
-from swin_jax.ops.window_attention import window_attention
+from swin_jax.ops.window_attention import attention_weights, window_attention
 from swin_jax.ops.windows import relative_position_bias
 
 Map = Float[Array, "batch height width channels"]
@@ -87,13 +88,18 @@ class WindowAttention(TypedModule):
         # What fills the map up to whole windows are zeros BEFORE the projection: their qkv is its bias.
         bias = projection.variables["params"]["bias"] if self.qkv_bias else jnp.zeros(3 * channels)
         drops = train and self.attn_drop_rate > 0.0
+        inputs: dict[str, Any] = {
+            "qkv": qkv,
+            "bias": relative_position_bias(self._table(), window, self.window_size),
+            "window": window,
+            "shift": shift,
+            "pad_qkv": jnp.asarray(bias, qkv.dtype),
+            "scale": (channels // self.num_heads) ** -0.5,
+        }
+        if captures_attention(self):
+            sow_attention(self, BlockAttention(attention_weights(**inputs), height, width, window, shift))
         out = window_attention(
-            qkv,
-            relative_position_bias(self._table(), window, self.window_size),
-            window=window,
-            shift=shift,
-            pad_qkv=jnp.asarray(bias, qkv.dtype),
-            scale=(channels // self.num_heads) ** -0.5,
+            **inputs,
             implementation=self.implementation,
             dropout_rate=self.attn_drop_rate,
             dropout_key=self.make_rng("dropout") if drops else None,
@@ -162,7 +168,9 @@ class SwinStage(TypedModule):
         return x, PatchMerging(2 * x.shape[-1], name="downsample", **self.types)(x)
 
     def _scans(self) -> bool:
-        return self.scan and len(self.drop_path_rates) >= SHORTEST_SCAN and not self.is_initializing()
+        """A captured block runs by itself: what a loop computes inside does not come out."""
+        alone = self.is_initializing() or captures_attention(self)
+        return self.scan and len(self.drop_path_rates) >= SHORTEST_SCAN and not alone
 
     def _pairs(self, x: Map, train: bool, count: int, scales: Float[Array, "blocks 2 batch"] | None) -> Map:
         """The first `count` blocks, whose program is compiled once for a plain and a shifted one."""

@@ -60,6 +60,33 @@ def reverse(
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height, width, channels)
 
 
+def cut(
+    x: Shaped[Array, "batch height width channels"],
+    window: int,
+    shift: int,
+    padding: Shaped[Array, " channels"],
+) -> Shaped[Array, "batch windows tokens channels"]:
+    """The (shifted) windows of a map of any size: padded with `padding`, shifted, partitioned."""
+    return partition(cyclic_shift(pad_to_windows(x, window, padding), shift), window)
+
+
+def stitch(
+    x: Shaped[Array, "batch windows tokens channels"], window: int, shift: int, height: int, width: int
+) -> Shaped[Array, "batch height width channels"]:
+    """Puts the windows of `cut` back where they were in the map of `height` x `width`; drops the padding."""
+    canvas = reverse(x, window, padded_size(height, window), padded_size(width, window))
+    return cyclic_shift(canvas, -shift)[:, :height, :width]
+
+
+def window_and_token(
+    row: int, column: int, window: int, shift: int, height: int, width: int
+) -> tuple[int, int]:
+    """Where `cut` puts the token at `row`, `column` of a map of `height` x `width`: its window, its place in it."""
+    row, column = (row - shift) % padded_size(height, window), (column - shift) % padded_size(width, window)
+    across = padded_size(width, window) // window
+    return row // window * across + column // window, row % window * window + column % window
+
+
 def region_ids(height: int, width: int, window: int, shift: int) -> Int[np.ndarray, "height width"]:
     """Which of the nine regions each token of the SHIFTED canvas came from, 0 to 8 row by row.
 

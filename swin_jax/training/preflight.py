@@ -17,6 +17,7 @@ from swin_jax.training.run_directory import read_config
 
 NETWORK_DELAY = 60.0  # seconds after which every host sees a file that one has written, NFS caches included
 UNITS = ("steps", "epochs", "examples")
+REQUIRED, NOTHING = "required", "none"  # as `init_from`
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -56,6 +57,19 @@ def step_range(field: str, text: str) -> range:
             f'{field} is {text!r}; write first:stop, such as "100:105" for the steps 100 to 104 (the first step is 1)'
         )
     return range(int(first), int(stop))
+
+
+def init_source(init_from: str, init_head: str) -> str:
+    """The file or run directory that a run begins with; "" when it begins with nothing."""
+    if init_from == REQUIRED:
+        raise ValueError(
+            "init_from is missing: this recipe fine-tunes; name a weight file or run directory, "
+            f"or {NOTHING!r} to train from nothing"
+        )
+    source = "" if init_from == NOTHING else init_from
+    if init_head and not source:
+        raise ValueError(f"init_head is {init_head!r}, but there is no init_from whose head it could pick")
+    return source
 
 
 def check_batch_size(batch_size: int, *, devices: int, hosts: int, accumulation: int) -> None:

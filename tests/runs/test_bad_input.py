@@ -57,6 +57,11 @@ Micro = Callable[..., Config]
         ({"augment__cutmix_alpha": 1.0, "batch_size": 9}, "batch_size is 9; mixup and cutmix pair its rows"),
         ({"augment__three_augment": True, "augment__rand_augment": "rand-m9"}, "exclude each other"),
         ({"init_from": "/nowhere"}, "/nowhere does not exist"),
+        (
+            {"init_from": "required"},
+            "^init_from is missing: this recipe fine-tunes; name .*, or 'none' to train from nothing$",
+        ),
+        ({"init_from": "none", "init_head": "map.txt"}, "init_head is 'map.txt', but there is no init_from"),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else None,
 )

@@ -108,6 +108,10 @@ def test_a_map_without_weights(micro: Micro, tmp_path: Path) -> None:
         train.prepare(micro(init_head="map.txt"), str(tmp_path / "run"))
 
 
+def test_a_recipe_that_fine_tunes_may_begin_with_nothing(micro: Micro, tmp_path: Path) -> None:
+    assert train.prepare(micro(init_from="none"), str(tmp_path / "run")).begin is None
+
+
 def test_a_swin_under_another_task_gets_its_backbone(tmp_path: Path) -> None:
     expected = timm_file(tmp_path / "timm.safetensors", window_size=2)
     inside = small.shapes(**(MODEL | {"window_size": 2, "features_only": True, "num_classes": 0}))

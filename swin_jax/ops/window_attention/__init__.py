@@ -64,6 +64,33 @@ def window_attention(
     )
 
 
+def attention_weights(
+    qkv: Float[Array, "batch height width channels3"],
+    bias: Float[Array, "heads tokens tokens"],
+    *,
+    window: int,
+    shift: int,
+    pad_qkv: Float[Array, " padding"],
+    scale: float | Float[Array, " heads"],
+    normalize_qk: bool = False,
+) -> Float[Array, "batch windows heads queries keys"]:
+    """The probabilities with which `window_attention` weighs values, float32, from the code that it runs itself.
+
+    Arguments and errors are those of `window_attention`. Windows are those of the padded and shifted map, see
+    `swin_jax.ops.windows.cut`; heads, queries and keys are in the order of `bias`.
+    """
+    _check(qkv, bias, window, shift, pad_qkv)
+    return xla.weights_and_values(
+        qkv,
+        bias,
+        window=window,
+        shift=shift,
+        pad_qkv=pad_qkv,
+        scale=scale,
+        normalize_qk=normalize_qk,
+    )[0]
+
+
 def implementation_names() -> tuple[str, ...]:
     """What `implementation` may be."""
     return ("auto", *IMPLEMENTATIONS)

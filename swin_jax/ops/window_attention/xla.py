@@ -23,23 +23,41 @@ def window_attention(
 ) -> Float[Array, "batch height width channels"]:
     """See `swin_jax.ops.window_attention.window_attention`; arguments are already checked."""
     height, width = qkv.shape[1:3]
-    canvas = windows.cyclic_shift(windows.pad_to_windows(qkv, window, pad_qkv), shift)
-    canvas_height, canvas_width = canvas.shape[1:3]
-    q, k, v = (
-        windows.split_heads(part, bias.shape[0])
-        for part in jnp.split(windows.partition(canvas, window), 3, axis=-1)
+    weights, values = weights_and_values(
+        qkv,
+        bias,
+        window=window,
+        shift=shift,
+        pad_qkv=pad_qkv,
+        scale=scale,
+        normalize_qk=normalize_qk,
     )
+    weights = _dropout(weights, dropout_rate, dropout_key)
+    out = jnp.einsum("bwhij,bwhjd->bwhid", weights.astype(values.dtype), values)
+    return windows.stitch(windows.merge_heads(out), window, shift, height, width)
+
+
+def weights_and_values(
+    qkv: Float[Array, "batch height width channels3"],
+    bias: Float[Array, "heads tokens tokens"],
+    *,
+    window: int,
+    shift: int,
+    pad_qkv: Float[Array, " channels3"],
+    scale: float | Float[Array, " heads"],
+    normalize_qk: bool,
+) -> tuple[Float[Array, "batch windows heads tokens tokens"], Heads]:
+    """The softmax of the logits, float32, and what it weighs."""
+    parts = jnp.split(windows.cut(qkv, window, shift, pad_qkv), 3, axis=-1)
+    q, k, v = (windows.split_heads(part, bias.shape[0]) for part in parts)
     if normalize_qk:
         q, k = _unit(q), _unit(k)
     logits = jnp.einsum("bwhid,bwhjd->bwhij", _scaled(q, scale), k, preferred_element_type=jnp.float32)
     logits = logits + bias.astype(jnp.float32)[None, None]
     if shift:
-        mask = windows.shift_mask(canvas_height, canvas_width, window, shift)
-        logits = logits + mask[None, :, None]
-    weights = _dropout(jax.nn.softmax(logits, axis=-1), dropout_rate, dropout_key)
-    out = jnp.einsum("bwhij,bwhjd->bwhid", weights.astype(v.dtype), v)
-    out = windows.reverse(windows.merge_heads(out), window, canvas_height, canvas_width)
-    return windows.cyclic_shift(out, -shift)[:, :height, :width]
+        height, width = (windows.padded_size(side, window) for side in qkv.shape[1:3])
+        logits = logits + windows.shift_mask(height, width, window, shift)[None, :, None]
+    return jax.nn.softmax(logits, axis=-1), v
 
 
 def _unit(x: Heads) -> Heads:
