@@ -103,7 +103,7 @@ def test_structures_see_what_a_step_compiles_to() -> None:
     for field, value in {
         "optimizer.clip_norm": 0.0,
         "optimizer.name": "sgd",
-        "model.drop_path_rate": 0.0,
+        "model.drop_path_rate": 0.1,
         "schedule.kind": "linear",
         "accumulation": 2,
         "model.depths": (1,),

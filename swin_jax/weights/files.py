@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from swin_jax.weights.layouts import listed
 
@@ -56,7 +56,9 @@ def read_arrays(path: str | Path) -> tuple[Arrays, dict[str, Any]]:
 def write_safetensors(path: str | Path, arrays: Mapping[str, np.ndarray], header: Mapping[str, str]) -> None:
     """Writes arrays and text entries as one safetensors file."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, path, dict(header))
+    contiguous = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+    # Its own `save_file` makes a file that nobody else may read.
+    Path(path).write_bytes(save(contiguous, dict(header)))
 
 
 def write_pickle(path: str | Path, arrays: Mapping[str, np.ndarray], container: str) -> None:
