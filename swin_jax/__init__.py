@@ -1,14 +1,15 @@
 """Swin Transformer in JAX and Flax.
 
 For people who write their own loops: `load` and `features` give a model with weights from any known file,
-`create_model` one without, `preprocessing` says how its pictures are made, `attention` what it attends to. Everything
-is imported on first use.
+`create_model` one without, `read_pictures` makes its input of files as `preprocessing` says, `attention` shows what it
+attends to. Everything is imported on first use.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from swin_jax.inputs import read_pictures
     from swin_jax.models.attention import attention
     from swin_jax.models.registry import create_model, model_names, preprocessing
     from swin_jax.pretrained import features, load
@@ -20,8 +21,9 @@ _HOMES = {
     "create_model": "swin_jax.models.registry",
     "model_names": "swin_jax.models.registry",
     "preprocessing": "swin_jax.models.registry",
+    "read_pictures": "swin_jax.inputs",
 }
-__all__ = ["attention", "create_model", "features", "load", "model_names", "preprocessing"]
+__all__ = ["attention", "create_model", "features", "load", "model_names", "preprocessing", "read_pictures"]
 
 
 def __getattr__(name: str) -> Any:

@@ -20,18 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from swin_jax import cli
+from swin_jax import cli, inputs
 from swin_jax.data.decode import UnreadablePicture
-from swin_jax.data.examples import ClassificationEval
-from swin_jax.data.sources.files import Files
 from swin_jax.exports.arrays import check_bits
 from swin_jax.exports.card import write_card
 from swin_jax.models.registry import Preprocessing
-from swin_jax.ops.augment import normalise
 from swin_jax.origin import Origin, open_origin
 from swin_jax.training.run_directory import RunDirectoryError
 from swin_jax.weights import FORMATS, OURS, peers, read_weights, state_of, unflatten, write_weights
@@ -111,7 +107,7 @@ def checks(origin: Origin, to: str, pictures: Sequence[str]) -> list[dict[str, A
     layouts = [layout for layout in dict.fromkeys((weights.layout, to)) if layout != OURS]
     if model.dense or not model.num_classes:
         return [{"format": layout, "skipped": "a model without a head has no logits"} for layout in layouts]
-    images = read_pictures(pictures, shown)
+    images = inputs.read_pictures(pictures, shown) if pictures else noise(shown)
     ours: np.ndarray | None = None
     found = []
     for layout in layouts:
@@ -138,15 +134,10 @@ def checks(origin: Origin, to: str, pictures: Sequence[str]) -> list[dict[str, A
     return found
 
 
-def read_pictures(paths: Sequence[str], shown: Preprocessing) -> np.ndarray:
-    """Pictures as the model sees them, float32 [N, H, W, 3]; noise where none are named."""
-    if not paths:
-        generator = np.random.default_rng(0)
-        return generator.standard_normal((NOISE_PICTURES, *shown.size, 3)).astype(np.float32)
-    example = ClassificationEval(size=shown.size, resize=shown.resize, interpolation=shown.interpolation)
-    source, rng = Files(paths), np.random.default_rng(0)
-    pixels = np.stack([example(source[index], rng)["image"] for index in range(len(source))])
-    return np.asarray(normalise(jnp.asarray(pixels), shown.mean, shown.std))
+def noise(shown: Preprocessing) -> np.ndarray:
+    """What stands for normalised pictures where none are named, float32 [N, H, W, 3]."""
+    generator = np.random.default_rng(0)
+    return generator.standard_normal((NOISE_PICTURES, *shown.size, 3)).astype(np.float32)
 
 
 def table(report: Mapping[str, Any]) -> str:

@@ -1,16 +1,20 @@
 """The data of an experiment, as its config names them: sources, examples, batches."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from swin_jax.config import Config
 from swin_jax.data.examples import ClassificationEval, ClassificationTrain
 from swin_jax.data.pipeline import check_repeats, eval_batches, row_fields, train_batches
 from swin_jax.data.sources import Source, open_source
+from swin_jax.data.sources.files import Files
 from swin_jax.experiment import pictures_of
+from swin_jax.models.registry import Preprocessing
+from swin_jax.ops.augment import normalise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,3 +101,22 @@ def eval_example(config: Config) -> ClassificationEval:
     return ClassificationEval(
         size=pictures.size, resize=pictures.resize, interpolation=pictures.interpolation
     )
+
+
+def read_pictures(paths: Sequence[str], shown: Preprocessing) -> np.ndarray:
+    """Picture files as a model takes them, normalised float32 [N, H, W, 3].
+
+    Args:
+        paths: at least one.
+        shown: the preprocessing of the model, as `swin_jax.preprocessing(name)` has it.
+
+    Raises:
+        ValueError: there is none.
+        UnreadablePicture: one cannot be read.
+    """
+    if not paths:
+        raise ValueError("no pictures are named")
+    example = ClassificationEval(size=shown.size, resize=shown.resize, interpolation=shown.interpolation)
+    source, rng = Files(paths), np.random.default_rng(0)
+    pixels = np.stack([example(source[index], rng)["image"] for index in range(len(source))])
+    return np.asarray(normalise(jnp.asarray(pixels), shown.mean, shown.std))
