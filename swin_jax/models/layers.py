@@ -126,13 +126,13 @@ def drop_path_scales(
 
 
 def scale_examples(
-    x: Float[Array, "batch height width channels"], scale: Float[Array, " batch"] | None
-) -> Float[Array, "batch height width channels"]:
+    x: Float[Array, "batch *positions channels"], scale: Float[Array, " batch"] | None
+) -> Float[Array, "batch *positions channels"]:
     """Multiplies each example by its factor. None multiplies nothing."""
     if scale is None:
         return x
     # The factor stays float32: rounded to bfloat16 it would scale the kept branches wrongly.
-    return (x * scale[:, None, None, None]).astype(x.dtype)
+    return (x * scale.reshape(-1, *(1,) * (x.ndim - 1))).astype(x.dtype)
 
 
 class PatchProjection(TypedModule):

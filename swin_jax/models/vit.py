@@ -22,7 +22,16 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from swin_jax.models import checks
-from swin_jax.models.layers import Dense, DropPath, LayerNorm, Mlp, PatchEmbed, TypedModule, small_normal
+from swin_jax.models.layers import (
+    Dense,
+    LayerNorm,
+    Mlp,
+    PatchEmbed,
+    TypedModule,
+    drop_path_scales,
+    scale_examples,
+    small_normal,
+)
 from swin_jax.models.necks import DeconvPyramid
 from swin_jax.ops.resize import resize_grid
 
@@ -52,15 +61,18 @@ class VitBlock(TypedModule):
 
     num_heads: int
     mlp_ratio: float
-    drop_path_rate: float
 
     @nn.compact
-    def __call__(self, x: Tokens, train: bool) -> Tokens:
+    def __call__(
+        self, x: Tokens, train: bool, branch_scales: Float[Array, "branches=2 batch"] | None = None
+    ) -> Tokens:
+        """`branch_scales` are one block's of `drop_path_scales`; None drops no branch."""
+        of_attention, of_mlp = (None, None) if branch_scales is None else branch_scales
         branch = Attention(self.num_heads, name="attn", **self.types)(VitNorm(name="norm1", **self.types)(x))
-        x = x + DropPath(self.drop_path_rate, name="drop_path1")(branch, train)
+        x = x + scale_examples(branch, of_attention)
         mlp = Mlp(int(x.shape[-1] * self.mlp_ratio), name="mlp", **self.types)
         branch = mlp(VitNorm(name="norm2", **self.types)(x), train)
-        return x + DropPath(self.drop_path_rate, name="drop_path2")(branch, train)
+        return x + scale_examples(branch, of_mlp)
 
 
 class VisionTransformer(TypedModule):
@@ -120,11 +132,12 @@ class VisionTransformer(TypedModule):
         )
         batch, rows, columns, channels = patches.shape
         x = self._constrained(self._with_class_token(patches))
-        for index, rate in enumerate(np.linspace(0.0, self.drop_path_rate, self.depth)):
-            block = VitBlock(
-                self.num_heads, float(self.mlp_ratio), float(rate), name=f"block{index}", **self.types
-            )
-            x = self._constrained(block(x, train))
+        rates = tuple(float(rate) for rate in np.linspace(0.0, self.drop_path_rate, self.depth))
+        drops = train and self.drop_path_rate > 0.0
+        scales = drop_path_scales(self.make_rng("dropout"), rates, batch) if drops else None
+        for index in range(self.depth):
+            block = VitBlock(self.num_heads, float(self.mlp_ratio), name=f"block{index}", **self.types)
+            x = self._constrained(block(x, train, None if scales is None else scales[index]))
         if not self.features_only:
             return self._head(x[:, 0])
         x = VitNorm(name="norm", **self.types)(x[:, 1:]).reshape(batch, rows, columns, channels)
