@@ -51,7 +51,8 @@ def deconv_pyramid(channels: int) -> torch.nn.ModuleDict:
 
 def state(model: torch.nn.Module) -> dict[str, np.ndarray]:
     """Every parameter and running statistic."""
-    values = {name: value.numpy() for name, value in model.state_dict().items()}
+    # Copies: a training step changes running statistics in their place.
+    values = {name: value.numpy().copy() for name, value in model.state_dict().items()}
     unused = ("num_batches_tracked", "relative_position_index", "backbone.swin.layernorm.")
     return {name: value for name, value in values.items() if not any(part in name for part in unused)}
 
@@ -98,7 +99,7 @@ def upernet_training(model: Any, images: np.ndarray, labels: np.ndarray) -> tupl
     }
     statistics = {name: value for name, value in state(model).items() if "running_" in name}
     model.eval()
-    return float(loss), gradients, statistics
+    return float(loss.detach()), gradients, statistics
 
 
 def nchw(images: np.ndarray) -> torch.Tensor:
