@@ -188,7 +188,8 @@ class ResNet(TypedModule):
         x = images.astype(self.dtype)
         for name, features, size, stride in parts:
             x = ConvBatchNorm(features, size, stride, name=name, **self.types)(x, train)
-        return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        # Zeros never win: after ReLU nothing is below them.
+        return nn.max_pool(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), (3, 3), strides=(2, 2))
 
     def _keep(self, x: AnyMap, part: int) -> AnyMap:
         """The map after a part, stopped for gradients if it is frozen."""

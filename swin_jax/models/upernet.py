@@ -91,7 +91,7 @@ class UperHead(SegmentationHead):
         return self.convolve("bottleneck", jnp.concatenate(branches, axis=-1), 3, train)
 
     def _resize(self, x: AnyMap, like: AnyMap) -> AnyMap:
-        return resize_bilinear(x, like.shape[1:3], align_corners=self.align_corners)
+        return resize_bilinear(x, (like.shape[1], like.shape[2]), align_corners=self.align_corners)
 
 
 class FcnHead(SegmentationHead):
