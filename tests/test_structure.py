@@ -30,7 +30,7 @@ ONLY_IN = {
     "cv2": ("data/", "tasks/pictures"),
     "matplotlib": ("tasks/pictures",),
     "ml_collections": ("cli.py", "config.py"),
-    "absl": ("evaluate.py", "predict.py", "summary.py", "cli.py", "data/reading.py"),
+    "absl": ("evaluate.py", "predict.py", "prepare.py", "summary.py", "cli.py", "data/reading.py"),
 }
 # A room of its own: what runs where the data libraries are not installed.
 WITHOUT_DATA_LIBRARIES = (

@@ -185,14 +185,19 @@ def parse_classes(text: str, where: str) -> LabelCoding:
         names.append(name)
         colours.append(colour)
     given = [colour for colour in colours if colour is not None]
-    if given and len(given) < len(colours):
-        raise ValueError(f"{where} gives {len(given)} of {len(colours)} classes a colour; give all or none")
+    without = [name for name, colour in zip(names, colours, strict=True) if colour is None and not _is_ignored(name)]
+    if given and without:
+        raise ValueError(f"{where} gives some classes a colour, but {_list(without)} none; give all or none")
     # Two classes of one colour, as in ADE20K's palette, do no harm to files that hold numbers.
-    return _coding(names, colours, by_colour=len(set(given)) == len(given), where=where)
+    return _coding(names, colours, by_colour=len(set(given)) == len(given) > 0, where=where)
+
+
+def _is_ignored(name: str) -> bool:
+    return name.lower() in IGNORED_NAMES
 
 
 def _coding(names: Sequence[str], colours: Sequence[Colour | None], *, by_colour: bool, where: str) -> LabelCoding:
-    kept = [index for index, name in enumerate(names) if name.lower() not in IGNORED_NAMES]
+    kept = [index for index, name in enumerate(names) if not _is_ignored(name)]
     if not kept:
         raise ValueError(f"{where} names no class; write one class a line")
     number = {index: place for place, index in enumerate(kept)}
