@@ -5,8 +5,8 @@ The only place that reads one. What it hands on are keyword arguments.
 
 import dataclasses
 import re
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -14,17 +14,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from swin_jax.config import Config
-from swin_jax.data.examples import ClassificationEval, ClassificationTrain
-from swin_jax.data.pipeline import eval_batches, row_fields, train_batches
+from swin_jax.data.examples import ClassificationEval, ClassificationTrain, Example
+from swin_jax.data.labels import LabelCoding
+from swin_jax.data.pipeline import Buckets, eval_batches, find_buckets, row_fields, train_batches
 from swin_jax.data.sources import Source, open_source
 from swin_jax.models.registry import Preprocessing, create_model, preprocessing
+from swin_jax.setups import segmentation
 from swin_jax.tasks.classification import Classification
+from swin_jax.tasks.task import Task
 from swin_jax.training.ema import Ema
 from swin_jax.training.preflight import duration, nearest
 from swin_jax.training.schedules import Schedule, make_schedule, scale_lr
 from swin_jax.training.sharding import path_name
 
-TASKS = ("classification",)
 EMA = "ema/"  # before the names of metrics of the averaged parameters
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -35,9 +37,30 @@ class Data:
 
     train: Source
     evaluation: Source
-    train_example: ClassificationTrain
-    eval_example: ClassificationEval
+    train_example: Example
+    eval_example: Example
     config: Config
+
+    @property
+    def coding(self) -> LabelCoding | None:
+        """What the values of label maps mean, where the data have them."""
+        return getattr(self.train, "coding", None)
+
+    @cached_property
+    def buckets(self) -> Buckets:
+        """What decides the shapes of each evaluation example.
+
+        Raises:
+            ValueError: there are more than `evaluation.max_shapes`.
+        """
+        buckets = find_buckets(self.evaluation, self.eval_example, threads=self.config.data.threads)
+        shapes, most = len(set(buckets)), self.config.evaluation.max_shapes
+        if most and shapes > most:
+            raise ValueError(
+                f"the evaluation pictures have {shapes} sizes and evaluation.max_shapes is {most}: a program is "
+                "compiled for each; allow more, or resize to multiples with evaluation.size_multiple=32"
+            )
+        return buckets
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -68,11 +91,11 @@ class Data:
 
     def eval_batches(self, host: int, hosts: int, devices: int) -> Iterator[dict[str, np.ndarray]]:
         """This host's rows of the evaluation batches; their size is rounded up to a multiple of `devices`."""
-        return evaluation_batches(self.config, self.evaluation, host, hosts, devices)
+        return evaluation_batches(self.config, self.evaluation, host, hosts, devices, buckets=self.buckets)
 
 
 def evaluation_batches(
-    config: Config, source: Source, host: int, hosts: int, devices: int
+    config: Config, source: Source, host: int, hosts: int, devices: int, *, buckets: Buckets | None = None
 ) -> Iterator[dict[str, np.ndarray]]:
     """As `Data.eval_batches`, of any source."""
     return eval_batches(
@@ -83,6 +106,7 @@ def evaluation_batches(
         hosts=hosts,
         workers=config.data.workers,
         threads=config.data.threads,
+        buckets=buckets,
     )
 
 
@@ -90,8 +114,9 @@ def open_data(config: Config, *, eval_split: str | None = None) -> Data:
     """Opens both splits. Raises ValueError naming what is missing or does not fit."""
     data = config.data
     root = data.root or None
-    train = open_source(data.source, data.train_split, root=root)
-    evaluation = open_source(data.source, eval_split or data.eval_split, root=root)
+    opener = setup_of(config).open_source
+    train = opener(data.source, data.train_split, root=root)
+    evaluation = opener(data.source, eval_split or data.eval_split, root=root)
     return Data(train, evaluation, train_example(config), eval_example(config), config)
 
 
@@ -102,8 +127,7 @@ def check_classes(config: Config, class_names: tuple[str, ...]) -> None:
         ValueError: the data have another number.
     """
     name = config.model.name
-    published = create_model(name).num_classes
-    if name.endswith("_22k") and len(class_names) != published:
+    if name.endswith("_22k") and len(class_names) != (published := create_model(name).num_classes):
         raise ValueError(
             f"model.name is {name!r}, which has {published} classes, but the data have {len(class_names)}; "
             f"name {name.removesuffix('_22k')!r}, or give data of ImageNet-22K"
@@ -125,7 +149,15 @@ def pictures_of(config: Config) -> Preprocessing:
     return dataclasses.replace(published, **own)
 
 
-def train_example(config: Config) -> ClassificationTrain:
+def train_example(config: Config) -> Example:
+    return setup_of(config).train_example(config)
+
+
+def eval_example(config: Config) -> Example:
+    return setup_of(config).eval_example(config)
+
+
+def _classification_train(config: Config) -> ClassificationTrain:
     pictures = pictures_of(config)
     return ClassificationTrain(
         size=pictures.size,
@@ -136,17 +168,24 @@ def train_example(config: Config) -> ClassificationTrain:
     )
 
 
-def eval_example(config: Config) -> ClassificationEval:
+def _classification_eval(config: Config) -> ClassificationEval:
     pictures = pictures_of(config)
     return ClassificationEval(
         size=pictures.size, resize=pictures.resize, interpolation=pictures.interpolation
     )
 
 
-def make_task(config: Config, class_names: tuple[str, ...], **model_fields: Any) -> Classification:
-    """The task with its model. Raises ValueError for an unknown task, model, field or dtype."""
-    if config.task not in TASKS:
-        raise ValueError(f"task is {config.task!r}; {nearest(config.task, TASKS)}")
+def make_task(
+    config: Config, class_names: tuple[str, ...], *, coding: LabelCoding | None = None, **model_fields: Any
+) -> Task:
+    """The task with its model. Raises ValueError for an unknown task, model, field or dtype.
+
+    Args:
+        config: of the experiment.
+        class_names: in the order of the class numbers.
+        coding: of label maps, for their colours.
+        **model_fields: beside those of the config.
+    """
     if config.model.dtype not in DTYPES:
         raise ValueError(f"model.dtype is {config.model.dtype!r}; {nearest(config.model.dtype, DTYPES)}")
     fields = {
@@ -154,13 +193,14 @@ def make_task(config: Config, class_names: tuple[str, ...], **model_fields: Any)
         for name, value in config.model.items()
         if name not in ("name", "dtype") and value is not None
     }
-    model = create_model(
-        config.model.name,
-        num_classes=len(class_names),
-        dtype=DTYPES[config.model.dtype],
-        **fields,
-        **model_fields,
-    )
+    fields |= {"dtype": DTYPES[config.model.dtype], **model_fields}
+    return setup_of(config).make_task(config, class_names, coding, fields)
+
+
+def _classification(
+    config: Config, class_names: tuple[str, ...], _: LabelCoding | None, model_fields: dict[str, Any]
+) -> Classification:
+    model = create_model(config.model.name, num_classes=len(class_names), **model_fields)
     pictures = pictures_of(config)
     return Classification(
         model=model,
@@ -171,6 +211,46 @@ def make_task(config: Config, class_names: tuple[str, ...], **model_fields: Any)
         label_smoothing=config.loss.label_smoothing,
         flip=config.augment.flip,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """The pieces of an experiment that differ between tasks.
+
+    Attributes:
+        open_source: (kind, split, root) -> the examples of a split.
+        train_example: what becomes of a record in training.
+        eval_example: and in evaluation.
+        make_task: (config, class names, coding of label maps, fields of the model) -> the task.
+        metric: of an evaluation, that ranks checkpoints.
+    """
+
+    open_source: Callable[..., Source]
+    train_example: Callable[[Config], Example]
+    eval_example: Callable[[Config], Example]
+    make_task: Callable[[Config, tuple[str, ...], LabelCoding | None, dict[str, Any]], Task]
+    metric: str
+
+
+SETUPS = {
+    "classification": Setup(
+        open_source, _classification_train, _classification_eval, _classification, Classification.best_metric
+    ),
+    "segmentation": Setup(
+        segmentation.open_source,
+        segmentation.train_example,
+        segmentation.eval_example,
+        segmentation.make_task,
+        segmentation.Segmentation.best_metric,
+    ),
+}
+
+
+def setup_of(config: Config) -> Setup:
+    """Raises ValueError for an unknown task."""
+    if config.task not in SETUPS:
+        raise ValueError(f"task is {config.task!r}; {nearest(config.task, SETUPS)}")
+    return SETUPS[config.task]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,7 +300,7 @@ def learning_rate(config: Config, num_examples: int) -> Schedule:
     )
 
 
-def optimizer_rules(config: Config, task: Classification, params: Any) -> dict[str, Any]:
+def optimizer_rules(config: Config, task: Task, params: Any) -> dict[str, Any]:
     """The arguments that say which parameter is decayed, frozen or slowed down."""
     fields = config.optimizer
     paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
@@ -247,4 +327,5 @@ def ema(config: Config) -> Ema | None:
 
 def ranking(config: Config) -> str:
     """The evaluation metric that ranks checkpoints: of the average, where the run keeps one."""
-    return f"{EMA}top1" if config.ema.decay else "top1"
+    metric = setup_of(config).metric
+    return f"{EMA}{metric}" if config.ema.decay else metric

@@ -21,8 +21,8 @@ from jax.sharding import Mesh
 from swin_jax import cli, experiment
 from swin_jax.config import FREE_FIELDS, Config, to_dict
 from swin_jax.data.decode import UnreadablePicture
-from swin_jax.restore import check_params, load_params, write_classes
-from swin_jax.tasks.classification import Classification
+from swin_jax.restore import check_params, load_params, write_classes, write_coding
+from swin_jax.tasks.task import Task
 from swin_jax.training import loop, optimizer, preflight, run_directory, sharding
 from swin_jax.training.checkpoint import Checkpoints
 from swin_jax.training.determinism import make_deterministic
@@ -47,7 +47,7 @@ class Plan(NamedTuple):
     config: Config
     directory: epath.Path
     data: experiment.Data
-    task: Classification
+    task: Task
     mesh: Mesh
     steps: experiment.Durations
     schedule: Schedule
@@ -83,8 +83,12 @@ def prepare(config: Config, workdir: str) -> Plan:
     preflight.check_batch_size(
         config.batch_size, devices=mesh.size, hosts=jax.process_count(), accumulation=config.accumulation
     )
-    task = experiment.make_task(config, data.train.class_names, constrain=sharding.constrain_rows(mesh))
+    task = experiment.make_task(
+        config, data.train.class_names, coding=data.coding, constrain=sharding.constrain_rows(mesh)
+    )
     preflight.check_batch_fields(task.batch_fields, data.fields())
+    if (sizes := len(set(data.buckets))) > 1:
+        log.info("evaluation pictures have %d sizes: a program is compiled for each", sizes)
     steps = experiment.durations(config, len(data.train))
     schedule = experiment.learning_rate(config, len(data.train))
     transformation = make_transformation(config, task, schedule)
@@ -95,6 +99,7 @@ def prepare(config: Config, workdir: str) -> Plan:
     directory = preflight.check_workdir(workdir)
     run_directory.claim(directory, to_dict(config) | data.identity, provenance(), free=FREE_FIELDS)
     write_classes(directory, data.train.class_names)
+    write_coding(directory, data.coding)
     return Plan(
         config=config,
         directory=directory,
@@ -112,7 +117,7 @@ def prepare(config: Config, workdir: str) -> Plan:
 
 
 def make_transformation(
-    config: Config, task: Classification, schedule: Schedule
+    config: Config, task: Task, schedule: Schedule
 ) -> optax.GradientTransformationExtraArgs:
     """The optimizer; its rule for each parameter goes to the log."""
     params = jax.eval_shape(task.init, jax.random.key(0))[0]
@@ -183,6 +188,7 @@ def run_loop(plan: Plan, state: TrainState, checkpoints: Checkpoints, stop: loop
         log_every=config.log_every,
         writer=writer,
         title=config.model.name,
+        panels=plan.task.panels,
     )
     profile = profiled(train_step, plan.directory / "profile", traced, start_step=start)
     with record, profile as train_step:

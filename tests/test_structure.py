@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "training": ("tasks", "models", "ops"),
     "data": (),
     "weights": (),
+    "setups": ("config", "data", "tasks", "models", "training"),
 }
 # Libraries that one place alone knows.
 ONLY_IN = {
@@ -37,6 +38,7 @@ WITHOUT_DATA_LIBRARIES = (
     "swin_jax.summary",
     "swin_jax.experiment",
     "swin_jax.tasks.classification",
+    "swin_jax.tasks.segmentation",
     "swin_jax.models.registry",
 )
 

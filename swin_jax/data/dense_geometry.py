@@ -87,6 +87,4 @@ def padded(array: np.ndarray, size: Sequence[int], value: int) -> np.ndarray:
     rows, columns = size[0] - array.shape[0], size[1] - array.shape[1]
     if not rows and not columns:
         return array
-    return np.pad(
-        array, ((0, rows), (0, columns)) + ((0, 0),) * (array.ndim - 2), constant_values=value
-    )
+    return np.pad(array, ((0, rows), (0, columns)) + ((0, 0),) * (array.ndim - 2), constant_values=value)

@@ -130,7 +130,9 @@ class LabelCoding:
         place = np.minimum(np.searchsorted(known[order], codes), len(known) - 1)
         wrong = known[order][place] != codes
         if wrong.any():
-            found = [tuple(int(value) for value in colour) for colour in np.unique(pixels[wrong][:, :3], axis=0)]
+            found = [
+                tuple(int(value) for value in colour) for colour in np.unique(pixels[wrong][:, :3], axis=0)
+            ]
             raise _bad(
                 name,
                 f"it has the colour {_list(found)} in {np.count_nonzero(wrong)} of {wrong.size} pixels, which the "
@@ -179,13 +181,19 @@ def parse_classes(text: str, where: str) -> LabelCoding:
     names: list[str] = []
     colours: list[Colour | None] = []
     for line in text.splitlines():
-        if not line.strip() or line.lstrip().startswith("#") or re.match(r"\s*name\s*,\s*r", line, re.IGNORECASE):
+        if (
+            not line.strip()
+            or line.lstrip().startswith("#")
+            or re.match(r"\s*name\s*,\s*r", line, re.IGNORECASE)
+        ):
             continue
         name, colour = _parse_line(line)
         names.append(name)
         colours.append(colour)
     given = [colour for colour in colours if colour is not None]
-    without = [name for name, colour in zip(names, colours, strict=True) if colour is None and not _is_ignored(name)]
+    without = [
+        name for name, colour in zip(names, colours, strict=True) if colour is None and not _is_ignored(name)
+    ]
     if given and without:
         raise ValueError(f"{where} gives some classes a colour, but {_list(without)} none; give all or none")
     # Two classes of one colour, as in ADE20K's palette, do no harm to files that hold numbers.
@@ -196,14 +204,18 @@ def _is_ignored(name: str) -> bool:
     return name.lower() in IGNORED_NAMES
 
 
-def _coding(names: Sequence[str], colours: Sequence[Colour | None], *, by_colour: bool, where: str) -> LabelCoding:
+def _coding(
+    names: Sequence[str], colours: Sequence[Colour | None], *, by_colour: bool, where: str
+) -> LabelCoding:
     kept = [index for index, name in enumerate(names) if not _is_ignored(name)]
     if not kept:
         raise ValueError(f"{where} names no class; write one class a line")
     number = {index: place for place, index in enumerate(kept)}
     automatic = default_palette(len(kept))
     palette = [colours[index] or automatic[place] for place, index in enumerate(kept)]
-    pairs = [(colour, number.get(index, IGNORE)) for index, colour in enumerate(colours) if colour is not None]
+    pairs = [
+        (colour, number.get(index, IGNORE)) for index, colour in enumerate(colours) if colour is not None
+    ]
     return LabelCoding(
         class_names=tuple(names[index] for index in kept),
         palette=tuple(palette),
@@ -251,7 +263,9 @@ def _pixels(data: bytes, name: str) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data)) as picture:
             if picture.format not in FORMATS:
-                raise _bad(name, f"a {picture.format} file does not keep values as they are; store labels as PNG")
+                raise _bad(
+                    name, f"a {picture.format} file does not keep values as they are; store labels as PNG"
+                )
             picture.load()
             if picture.mode in ("L", "P", "I", "I;16", "RGB"):
                 return np.asarray(picture)
@@ -275,7 +289,11 @@ def _bad(name: str, reason: str) -> UnreadablePicture:
 
 def _list(values: Sequence[Any]) -> str:
     """The values as text, a whole range shortened."""
-    if len(values) > 2 and all(isinstance(value, int) for value in values) and values[-1] - values[0] == len(values) - 1:
+    if (
+        len(values) > 2
+        and all(isinstance(value, int) for value in values)
+        and values[-1] - values[0] == len(values) - 1
+    ):
         return f"{values[0]} to {values[-1]}"
     text = ", ".join(str(value) for value in values)
     return text if len(text) <= WRITTEN else text[:WRITTEN] + " ..."

@@ -99,7 +99,9 @@ class SegmentationEval:
     def __call__(self, record: Record, rng: np.random.Generator) -> Row:
         picture = decode_picture(record["image"], record["name"])
         height, width = picture.shape[:2]
-        labels = _labels(record, picture) if "semantic" in record else np.full((height, width), IGNORE, np.uint8)
+        labels = (
+            _labels(record, picture) if "semantic" in record else np.full((height, width), IGNORE, np.uint8)
+        )
         row = {
             "semantic": geometry.padded(labels, geometry.rounded_up((height, width), self.canvas), IGNORE),
             "size": np.asarray((height, width), np.int32),

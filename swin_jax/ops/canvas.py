@@ -41,5 +41,7 @@ def _weights(old: int, new: Int[Array, " batch"], canvas: int) -> Float[Array, "
     count = jnp.maximum(new, 1).astype(jnp.float32)[:, None]
     position = jnp.clip((lines + 0.5) * (old / count) - 0.5, 0.0, old - 1.0)
     # Hats of width one around every old line.
-    hats = jnp.maximum(0.0, 1.0 - jnp.abs(position[:, :, None] - jnp.arange(old, dtype=jnp.float32)[None, None]))
+    hats = jnp.maximum(
+        0.0, 1.0 - jnp.abs(position[:, :, None] - jnp.arange(old, dtype=jnp.float32)[None, None])
+    )
     return jnp.where((lines < count)[:, :, None], hats, 0.0)

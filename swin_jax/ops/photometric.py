@@ -1,8 +1,8 @@
 """Photometric distortion as segmentation recipes have it (after SSD, Liu et al., 2016), on uint8 levels.
 
 Each picture, each step with probability one half: brightness; contrast, if its coin says before; saturation; hue;
-contrast, if its coin says after. As in the published code every step cuts off to whole levels, and saturation and hue pass
-through OpenCV's 8-bit HSV (hue in 180 steps), whose arithmetic is repeated here.
+contrast, if its coin says after. As in the published code every step cuts off to whole levels, and saturation and
+hue pass through OpenCV's 8-bit HSV (hue in 180 steps), whose arithmetic is repeated here.
 """
 
 from typing import NamedTuple

@@ -135,13 +135,13 @@ class Segmentation:
         count = known
         if self.loss_mean == "all":
             count = jnp.sum(batch["valid"], dtype=jnp.float32) * float(labels.shape[1] * labels.shape[2])
-        logits = resize_bilinear(logits, labels.shape[1:3])
+        logits = resize_bilinear(logits, spatial(labels))
         decode = jnp.sum(pixel_cross_entropy(logits, labels))
         right = jnp.sum((jnp.argmax(logits, axis=-1) == labels) & counted, dtype=jnp.float32)
         metrics = {"train_pixel_accuracy": (right, known), "decode_loss": (decode, count)}
         total = decode
         if auxiliary is not None:
-            of_auxiliary = jnp.sum(pixel_cross_entropy(resize_bilinear(auxiliary, labels.shape[1:3]), labels))
+            of_auxiliary = jnp.sum(pixel_cross_entropy(resize_bilinear(auxiliary, spatial(labels)), labels))
             metrics["auxiliary_loss"] = (of_auxiliary, count)
             total += self.auxiliary_weight * of_auxiliary
         # One term, because both sums have one denominator: a single all-reduce then carries everything.
@@ -171,10 +171,12 @@ class Segmentation:
         """`probabilities` f32 `[B, rows, columns, K]` of one view, at the size and in the corner of the label maps."""
         image = normalise(batch["image"], self.mean, self.std)
         variables = {"params": params, **model_state}
-        logits = self._whole(variables, image) if self.inference.window is None else self._slide(variables, image)
+        logits = (
+            self._whole(variables, image) if self.inference.window is None else self._slide(variables, image)
+        )
         logits = jnp.where(batch["mirrored"][:, None, None, None], logits[:, :, ::-1], logits)
-        canvas = batch["semantic"].shape[1:3]
-        logits = resize_to_canvas(logits, batch["size"], through=image.shape[1:3], canvas=canvas)
+        canvas = spatial(batch["semantic"])
+        logits = resize_to_canvas(logits, batch["size"], through=spatial(image), canvas=canvas)
         return {"probabilities": jax.nn.softmax(logits, axis=-1)}
 
     def _whole(self, variables: Mapping[str, Any], images: jax.Array) -> jax.Array:
@@ -183,8 +185,10 @@ class Segmentation:
 
     def _slide(self, variables: Mapping[str, Any], images: jax.Array) -> jax.Array:
         """The logits of all windows at the picture's size, averaged where they overlap."""
-        size = images.shape[1:3]
-        window = tuple(min(side, whole) for side, whole in zip(self.inference.window or size, size, strict=True))
+        size = spatial(images)
+        window = tuple(
+            min(side, whole) for side, whole in zip(self.inference.window or size, size, strict=True)
+        )
         corners = window_corners(size, window, self.inference.stride)
         places = [(slice(top, top + window[0]), slice(left, left + window[1])) for top, left in corners]
 
@@ -225,7 +229,14 @@ class Segmentation:
         return {"predictions": pictures.map_sheet(rows, self.class_names, self.palette)}
 
 
-def window_corners(size: Sequence[int], window: Sequence[int], stride: Sequence[int]) -> list[tuple[int, int]]:
+def spatial(array: Any) -> tuple[int, int]:
+    """(height, width) of `[B, H, W, ...]`."""
+    return array.shape[1], array.shape[2]
+
+
+def window_corners(
+    size: Sequence[int], window: Sequence[int], stride: Sequence[int]
+) -> list[tuple[int, int]]:
     """(top, left) of each place of a sliding window, row by row; the last ones are shifted back into the picture."""
 
     def starts(length: int, side: int, step: int) -> list[int]:

@@ -30,7 +30,9 @@ class Ade20k150(tfds.core.GeneratorBasedBuilder):
         names = ["ignore", *ade20k_coding().class_names]
         features = {
             "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
-            "semantic": tfds.features.LabeledImage(labels=names, shape=(None, None, 1), encoding_format="png"),
+            "semantic": tfds.features.LabeledImage(
+                labels=names, shape=(None, None, 1), encoding_format="png"
+            ),
             "file_name": tfds.features.Text(),
         }
         return self.dataset_info_from_configs(
@@ -78,5 +80,7 @@ def prepare(archive: str, directory: str) -> str:
         with contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
     except OSError as error:
-        raise ValueError(f"{directory} cannot be written ({error.strerror or error}); name another") from error
+        raise ValueError(
+            f"{directory} cannot be written ({error.strerror or error}); name another"
+        ) from error
     return f"tfds:{builder.info.name}"

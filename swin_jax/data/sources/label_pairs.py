@@ -59,7 +59,9 @@ LAYOUTS = (
 class LabelPairs:
     """The pictures of one split, each with its label map. A record's `semantic` is a `LabelMap`."""
 
-    def __init__(self, root: str, split: str, *, kind: str, layouts: Sequence[Layout], coding: LabelCoding | None):
+    def __init__(
+        self, root: str, split: str, *, kind: str, layouts: Sequence[Layout], coding: LabelCoding | None
+    ):
         """
         Args:
           root: a directory, or the path of a zip; one folder around everything is looked through.
@@ -82,7 +84,9 @@ class LabelPairs:
         self._pictures, self._labels = Strings(pictures), Strings(labels)
         self._zips = None
         if entries is not None:
-            self._zips = tuple(ZipFiles(root, [entries[path] for path in paths]) for paths in (pictures, labels))
+            self._zips = tuple(
+                ZipFiles(root, [entries[path] for path in paths]) for paths in (pictures, labels)
+            )
         for index in np.linspace(0, len(self) - 1, min(CHECKED, len(self))).astype(int).tolist():
             label_map = self[index]["semantic"]
             self.coding.decode(label_map.data, label_map.name)
@@ -105,7 +109,12 @@ class LabelPairs:
             image, labels = (read_file(name) for name in names)
         else:
             image, labels = (files.read(index, name) for files, name in zip(self._zips, names, strict=True))
-        return {"image": image, "semantic": LabelMap(labels, self.coding, names[1]), "label": -1, "name": names[0]}
+        return {
+            "image": image,
+            "semantic": LabelMap(labels, self.coding, names[1]),
+            "label": -1,
+            "name": names[0],
+        }
 
 
 def open_ade20k(root: str, split: str) -> LabelPairs:
@@ -150,7 +159,9 @@ def _pairs(
         if any(labels):
             chosen = next(found for found in labels if found)
             return _matched(root, layout, pictures, chosen)
-    raise ValueError(f"{root} has no pictures with label maps of the split {split!r}; expected {_expected(layouts, split)}")
+    raise ValueError(
+        f"{root} has no pictures with label maps of the split {split!r}; expected {_expected(layouts, split)}"
+    )
 
 
 def _matched(
@@ -164,7 +175,9 @@ def _matched(
         alone = sorted(path for key, path in one.items() if key not in other)
         if alone:
             more = f" ({len(alone)} such in all)" if len(alone) > 1 else ""
-            raise ValueError(f"{os.path.join(root, alone[0])} has no {what}{more}; add it, or remove the file")
+            raise ValueError(
+                f"{os.path.join(root, alone[0])} has no {what}{more}; add it, or remove the file"
+            )
     keys = sorted(pictures)
     return [pictures[key] for key in keys], [of_picture[key] for key in keys]
 
@@ -221,7 +234,11 @@ def _all_files(root: str) -> list[str]:
 
 def _top(names: Iterable[str]) -> str:
     """The one folder that holds everything, as zips have it; else ""."""
-    tops = {name.partition("/")[0] if "/" in name else "" for name in names if not name.startswith((".", "__MACOSX"))}
+    tops = {
+        name.partition("/")[0] if "/" in name else ""
+        for name in names
+        if not name.startswith((".", "__MACOSX"))
+    }
     return next(iter(tops)) if len(tops) == 1 else ""
 
 

@@ -46,9 +46,13 @@ def open_semantic(kind: str, split: str, *, root: str | None = None) -> Semantic
         return TfdsLabelMaps(builder, split, name)
     openers = {"ade20k": open_ade20k, "label_pairs": open_label_pairs}
     if kind not in openers:
-        raise ValueError(f"the data source {kind!r} has no label maps or is unknown; known: {', '.join(KINDS)}")
+        raise ValueError(
+            f"the data source {kind!r} has no label maps or is unknown; known: {', '.join(KINDS)}"
+        )
     if not root:
-        raise ValueError(f"the data source {kind!r} needs its root: a directory or zip with pictures and label maps")
+        raise ValueError(
+            f"the data source {kind!r} needs its root: a directory or zip with pictures and label maps"
+        )
     return openers[kind](root, split)
 
 
@@ -104,7 +108,12 @@ class TfdsLabelMaps(TfdsRecords):
             raise UnreadablePicture(
                 name, f"it holds {len(image)} pictures and {len(labels)} label maps, expected one each"
             )
-        return {"image": image[0], "semantic": LabelMap(labels[0], self.coding, name), "label": -1, "name": name}
+        return {
+            "image": image[0],
+            "semantic": LabelMap(labels[0], self.coding, name),
+            "label": -1,
+            "name": name,
+        }
 
 
 def _label_map(features: Mapping[str, Any], kind: str) -> str:
@@ -112,7 +121,9 @@ def _label_map(features: Mapping[str, Any], kind: str) -> str:
     named = [
         name
         for name in LABEL_FIELDS
-        if name in features and isinstance(features[name], tfds.features.LabeledImage) and features[name].names
+        if name in features
+        and isinstance(features[name], tfds.features.LabeledImage)
+        and features[name].names
     ]
     if "image" not in features or not named:
         raise ValueError(
