@@ -192,14 +192,14 @@ class Segmentation:
         corners = window_corners(size, window, self.inference.stride)
         places = [(slice(top, top + window[0]), slice(left, left + window[1])) for top, left in corners]
 
-        def one(view: jax.Array) -> jax.Array:
-            return resize_bilinear(self._whole(variables, view), window)
-
-        found = jax.lax.map(one, jnp.stack([images[:, rows, columns] for rows, columns in places]))
+        # Windows follow one another within a row, so that rows stay on their devices.
+        views = jnp.stack([images[:, rows, columns] for rows, columns in places], axis=1)
+        logits = self._whole(variables, views.reshape(-1, *views.shape[2:]))
+        found = resize_bilinear(logits, window).reshape(images.shape[0], len(places), *window, -1)
         total = jnp.zeros((images.shape[0], *size, found.shape[-1]), jnp.float32)
         seen = np.zeros((1, *size, 1), np.float32)
-        for logits, (rows, columns) in zip(found, places, strict=True):
-            total = total.at[:, rows, columns].add(logits)
+        for index, (rows, columns) in enumerate(places):
+            total = total.at[:, rows, columns].add(found[:, index])
             seen[:, rows, columns] += 1
         return total / jnp.asarray(np.broadcast_to(seen, (1, *size, 1)))
 

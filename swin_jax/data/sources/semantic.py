@@ -1,6 +1,5 @@
 """Data sets for semantic segmentation by name."""
 
-from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import tensorflow_datasets as tfds
@@ -116,7 +115,7 @@ class TfdsLabelMaps(TfdsRecords):
         }
 
 
-def _label_map(features: Mapping[str, Any], kind: str) -> str:
+def _label_map(features: Any, kind: str) -> str:
     """The feature with the label map; the picture is "image"."""
     named = [
         name
