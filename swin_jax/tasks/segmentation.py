@@ -199,7 +199,8 @@ class Segmentation:
         total = jnp.zeros((images.shape[0], *size, found.shape[-1]), jnp.float32)
         seen = np.zeros((1, *size, 1), np.float32)
         for index, (rows, columns) in enumerate(places):
-            total = total.at[:, rows, columns].add(found[:, index])
+            around = (rows.start, size[0] - rows.stop), (columns.start, size[1] - columns.stop)
+            total += jnp.pad(found[:, index], ((0, 0), *around, (0, 0)))
             seen[:, rows, columns] += 1
         return total / jnp.asarray(np.broadcast_to(seen, (1, *size, 1)))
 
