@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from swin_jax.ops.augment import normalise
 from swin_jax.ops.canvas import resize_to_canvas
-from swin_jax.ops.losses import pixel_cross_entropy
+from swin_jax.ops.losses import segmentation_cross_entropy
 from swin_jax.ops.photometric import photometric_distortion
 from swin_jax.ops.resize import resize_bilinear
 from swin_jax.tasks import pictures
@@ -131,21 +131,25 @@ class Segmentation:
         )
         labels = jnp.where(batch["valid"][:, None, None], batch["semantic"], jnp.uint8(IGNORE))
         counted = labels != IGNORE
-        known = jnp.sum(counted, dtype=jnp.float32)
-        count = known
-        if self.loss_mean == "all":
-            count = jnp.sum(batch["valid"], dtype=jnp.float32) * float(labels.shape[1] * labels.shape[2])
-        logits = resize_bilinear(logits, spatial(labels))
-        decode = jnp.sum(pixel_cross_entropy(logits, labels))
-        right = jnp.sum((jnp.argmax(logits, axis=-1) == labels) & counted, dtype=jnp.float32)
-        metrics = {"train_pixel_accuracy": (right, known), "decode_loss": (decode, count)}
+        decode, count, resized = self._head_loss(logits, labels)
+        right = jnp.sum((jnp.argmax(resized, axis=-1) == labels) & counted, dtype=jnp.float32)
+        metrics = {
+            "train_pixel_accuracy": (right, jnp.sum(counted, dtype=jnp.float32)),
+            "decode_loss": (decode, count),
+        }
         total = decode
         if auxiliary is not None:
-            of_auxiliary = jnp.sum(pixel_cross_entropy(resize_bilinear(auxiliary, spatial(labels)), labels))
+            of_auxiliary, count, _ = self._head_loss(auxiliary, labels)
             metrics["auxiliary_loss"] = (of_auxiliary, count)
             total += self.auxiliary_weight * of_auxiliary
         # One term, because both sums have one denominator: a single all-reduce then carries everything.
         return {"cross_entropy": (total, count)}, Aux(metrics, state)
+
+    def _head_loss(self, logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Numerator and denominator of a head's loss, and its logits at the labels' size."""
+        resized = resize_bilinear(logits, spatial(labels))
+        non_ignore = self.loss_mean == "valid"
+        return *segmentation_cross_entropy(resized, labels, avg_non_ignore=non_ignore), resized
 
     def _normalised(self, images: jax.Array, sizes: jax.Array) -> jax.Array:
         """Zero where a picture was filled up: the published order fills up behind the normalisation."""

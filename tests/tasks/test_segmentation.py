@@ -68,21 +68,6 @@ def predicted(task: Segmentation, params: Any, state: Any, batch: dict[str, np.n
     return jax.tree.map(np.asarray, run(on_device(batch)))
 
 
-def test_cross_entropy_of_pixels_is_that_of_the_definition_and_ignores_255() -> None:
-    generator = np.random.default_rng(0)
-    logits = generator.normal(size=(2, 3, 5, 4)).astype(np.float32)
-    labels = generator.choice([0, 1, 2, 3, 255], (2, 3, 5)).astype(np.uint8)
-    expected = np.zeros(labels.shape)
-    for place in np.ndindex(*labels.shape):
-        if labels[place] != 255:
-            expected[place] = np.log(np.exp(logits[place]).sum()) - logits[place][labels[place]]
-    found, gradient = jax.value_and_grad(lambda x: jnp.sum(pixel_cross_entropy(x, jnp.asarray(labels))))(jnp.asarray(logits))
-    np.testing.assert_allclose(pixel_cross_entropy(jnp.asarray(logits), jnp.asarray(labels)), expected, rtol=1e-5)
-    assert found == pytest.approx(expected.sum(), rel=1e-5)
-    assert not np.asarray(gradient)[labels == 255].any()
-    assert np.asarray(gradient)[labels != 255].all()
-
-
 @pytest.mark.parametrize("mean", ["all", "valid"])
 def test_loss_is_decode_and_weighted_auxiliary_over_the_chosen_pixels(mean: str) -> None:
     task, batch = make(loss_mean=mean), batch_of()
