@@ -56,7 +56,10 @@ def test_layouts_in_a_folder_and_in_a_zip(layout: str, tmp_path: Path) -> None:
     write(root, *LAYOUTS[layout])
     if layout != "cityscapes":
         (root / "classes.txt").write_text("void\nroad\nsky\n")
-    sources = [open_semantic("label_pairs", "train", root=str(place)) for place in (root, zipped(root), zipped(root, "top/"))]
+    sources = [
+        open_semantic("label_pairs", "train", root=str(place))
+        for place in (root, zipped(root), zipped(root, "top/"))
+    ]
     for source in sources:
         assert len(source) == 5
         assert len(source.class_names) == (19 if layout == "cityscapes" else 2)
@@ -102,10 +105,19 @@ def test_a_prepared_archive_reads_the_same(tmp_path: Path) -> None:
     [
         (lambda root: (root / "annotations/train/2.png").unlink(), "images/train/2.jpg has no label map"),
         (lambda root: (root / "images/train/2.jpg").unlink(), "annotations/train/2.png has no picture"),
-        (lambda root: shutil.rmtree(root / "annotations"), "no pictures with label maps of the split 'train'"),
+        (
+            lambda root: shutil.rmtree(root / "annotations"),
+            "no pictures with label maps of the split 'train'",
+        ),
         (lambda root: (root / "classes.txt").unlink(), "no list of classes; write classes.txt"),
-        (lambda root: (root / "classes.txt").write_text("road\n"), "it has the value 1, 2 in .* the 1 classes have 0"),
-        (lambda root: (root / "annotations/train/2.bmp").write_bytes(b""), "differ in nothing but their suffix"),
+        (
+            lambda root: (root / "classes.txt").write_text("road\n"),
+            "it has the value 1, 2 in .* the 1 classes have 0",
+        ),
+        (
+            lambda root: (root / "annotations/train/2.bmp").write_bytes(b""),
+            "differ in nothing but their suffix",
+        ),
     ],
 )
 def test_what_is_missing_is_named(break_it, sentence: str, tmp_path: Path) -> None:
@@ -123,7 +135,10 @@ def test_a_label_map_of_another_size_is_named_when_it_is_read(tmp_path: Path) ->
     Image.fromarray(np.ones((20, 29), np.uint8)).save(out, "PNG")
     (tmp_path / "annotations/train/3.png").write_bytes(out.getvalue())
     source = open_semantic("label_pairs", "train", root=str(tmp_path))
-    with pytest.raises(UnreadablePicture, match=r"annotations/train/3.png .* 20 x 29 pixels and its picture .*3.jpg is 20 x 30"):
+    with pytest.raises(
+        UnreadablePicture,
+        match=r"annotations/train/3.png .* 20 x 29 pixels and its picture .*3.jpg is 20 x 30",
+    ):
         SegmentationEval()(source[3], np.random.default_rng())
 
 
@@ -132,7 +147,11 @@ def test_a_label_map_of_another_size_is_named_when_it_is_read(tmp_path: Path) ->
     [
         ("folder", "/tmp", "the data source 'folder' has no label maps or is unknown"),
         ("ade20k", None, "needs its root"),
-        ("label_pairs", "/none", "the data root '/none' does not exist; give a directory or zip with images/train"),
+        (
+            "label_pairs",
+            "/none",
+            "the data root '/none' does not exist; give a directory or zip with images/train",
+        ),
     ],
 )
 def test_sources_that_are_not_there(kind: str, root: str | None, sentence: str) -> None:

@@ -31,7 +31,9 @@ def test_ade20k_is_the_benchmarks() -> None:
     expected = np.concatenate([[255], np.arange(150)])[None]
     np.testing.assert_array_equal(coding.decode(file(stored), "x.png"), expected)
     np.testing.assert_array_equal(coding.encode(np.arange(150, dtype=np.uint8)), np.arange(1, 151))
-    with pytest.raises(UnreadablePicture, match=r"^x.png cannot be read as a label map: it has the value 151 in 1 of 2"):
+    with pytest.raises(
+        UnreadablePicture, match=r"^x.png cannot be read as a label map: it has the value 151 in 1 of 2"
+    ):
         coding.decode(file(np.asarray([[151, 3]], np.uint8)), "x.png")
 
 
@@ -87,7 +89,10 @@ def test_palette_files_hold_indices_not_colours() -> None:
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
-        (file(np.zeros((2, 2, 3), np.uint8) + np.arange(3, dtype=np.uint8)), "three channels of different values"),
+        (
+            file(np.zeros((2, 2, 3), np.uint8) + np.arange(3, dtype=np.uint8)),
+            "three channels of different values",
+        ),
         (file(np.zeros((8, 8), np.uint8), "JPEG"), "a JPEG file does not keep values"),
         (file(np.zeros((2, 2), np.float32), "TIFF"), "of the kind F"),
         (b"", "it is empty"),
@@ -120,7 +125,9 @@ def test_cityscapes_values() -> None:
 def test_a_map_of_another_size_than_its_picture_is_named() -> None:
     labels = LabelMap(file(np.zeros((3, 5), np.uint8)), parse_classes("road", "list"), "labels/x.png")
     np.testing.assert_array_equal(labels.classes((3, 5), "x.jpg"), np.zeros((3, 5)))
-    with pytest.raises(UnreadablePicture, match=r"labels/x.png .* 3 x 5 pixels and its picture x.jpg is 5 x 3 \(turned"):
+    with pytest.raises(
+        UnreadablePicture, match=r"labels/x.png .* 3 x 5 pixels and its picture x.jpg is 5 x 3 \(turned"
+    ):
         labels.classes((5, 3), "x.jpg")
 
 

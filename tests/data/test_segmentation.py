@@ -16,7 +16,7 @@ class Scenes:
     """Pictures of several sizes; a picture's red channel repeats its label map, in which 255 occurs."""
 
     class_names = CODING.class_names
-    identity = "scenes"
+    identity = fingerprint = "scenes"
 
     def __init__(self, sizes=SIZES):
         self.sizes = sizes
@@ -30,7 +30,12 @@ class Scenes:
         labels = ((rows // 7 + columns // 9 + index) % 3).astype(np.uint8)
         labels[rows + columns < 6] = 255
         image = np.stack([labels, np.full_like(labels, index), labels], axis=-1)
-        return {"image": image, "semantic": LabelMap(labels, CODING, f"{index}.png"), "label": -1, "name": f"{index}.jpg"}
+        return {
+            "image": image,
+            "semantic": LabelMap(labels, CODING, f"{index}.png"),
+            "label": -1,
+            "name": f"{index}.jpg",
+        }
 
 
 @pytest.mark.parametrize(
@@ -50,7 +55,10 @@ def test_labels_are_resized_to_values_that_were_there() -> None:
     labels = np.random.default_rng(0).choice([0, 7, 255], (20, 30)).astype(np.uint8)
     for size in ((40, 60), (13, 17), (20, 31)):
         found = geometry.resize_labels(labels, size)
-        rows, columns = (np.floor(np.arange(new) * old / new).astype(int) for old, new in zip(labels.shape, size, strict=True))
+        rows, columns = (
+            np.floor(np.arange(new) * old / new).astype(int)
+            for old, new in zip(labels.shape, size, strict=True)
+        )
         np.testing.assert_array_equal(found, labels[np.ix_(rows, columns)])
 
 
@@ -77,7 +85,9 @@ def test_balanced_crops_follow_the_retry_rule() -> None:
     found = [geometry.balanced_crop_box(labels, (4, 4), 0.75, generator)[1] for _ in range(6000)]
     # Balanced at one of the ten checked draws, or at the eleventh by chance.
     expected = 1 - (1 - share) ** 11
-    assert np.mean(np.asarray(found) == 28) == pytest.approx(expected, abs=4 * np.sqrt(expected * (1 - expected) / 6000))
+    assert np.mean(np.asarray(found) == 28) == pytest.approx(
+        expected, abs=4 * np.sqrt(expected * (1 - expected) / 6000)
+    )
 
 
 @pytest.mark.parametrize(
@@ -123,7 +133,10 @@ def test_training_rows_keep_picture_and_labels_together() -> None:
 def test_training_batches_do_not_depend_on_hosts() -> None:
     example = SegmentationTrain(crop=(16, 16), scale=(64, 16))
     whole = next(train_batches(Scenes(), example, batch_size=4, seed=3, start_step=2))
-    halves = [next(train_batches(Scenes(), example, batch_size=4, seed=3, start_step=2, host=h, hosts=2)) for h in (0, 1)]
+    halves = [
+        next(train_batches(Scenes(), example, batch_size=4, seed=3, start_step=2, host=h, hosts=2))
+        for h in (0, 1)
+    ]
     for name, values in whole.items():
         np.testing.assert_array_equal(values, np.concatenate([half[name] for half in halves]))
 
@@ -132,7 +145,8 @@ def test_training_batches_do_not_depend_on_hosts() -> None:
 def test_every_picture_is_evaluated_once_at_its_own_size(hosts: int, batch_size: int) -> None:
     example = SegmentationEval(scale=(80, 40), canvas=16)
     of_host = [
-        list(eval_batches(Scenes(), example, batch_size=batch_size, host=host, hosts=hosts)) for host in range(hosts)
+        list(eval_batches(Scenes(), example, batch_size=batch_size, host=host, hosts=hosts))
+        for host in range(hosts)
     ]
     assert len({len(batches) for batches in of_host}) == 1
     seen = []
@@ -161,7 +175,12 @@ def test_buckets_are_the_shapes_of_rows() -> None:
     ):
         buckets = find_buckets(Scenes(), example)
         shapes = [
-            tuple(sorted((name, value.shape) for name, value in example(Scenes()[index], np.random.default_rng()).items()))
+            tuple(
+                sorted(
+                    (name, value.shape)
+                    for name, value in example(Scenes()[index], np.random.default_rng()).items()
+                )
+            )
             for index in range(7)
         ]
         for first in range(7):
@@ -172,7 +191,8 @@ def test_buckets_are_the_shapes_of_rows() -> None:
 def test_multiples_bound_the_number_of_shapes() -> None:
     sizes = [(512, width) for width in range(520, 1500, 7)]
     exact, rounded = (
-        {example._sizes(*size)[0] for size in sizes} for example in (SegmentationEval(), SegmentationEval(multiple=32))
+        {example._sizes(*size)[0] for size in sizes}
+        for example in (SegmentationEval(), SegmentationEval(multiple=32))
     )
     assert len(exact) == len(sizes)
     assert len(rounded) == 31  # 544 to 1504 in steps of 32

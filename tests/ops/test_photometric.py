@@ -20,7 +20,9 @@ def pictures(count: int, seed: int = 0) -> np.ndarray:
 
 
 def levels(values: np.ndarray, factor: float = 1.0, shift: float = 0.0) -> np.ndarray:
-    return np.clip(values.astype(np.float32) * np.float32(factor) + np.float32(shift), 0, 255).astype(np.uint8)
+    return np.clip(values.astype(np.float32) * np.float32(factor) + np.float32(shift), 0, 255).astype(
+        np.uint8
+    )
 
 
 def published(picture: np.ndarray, draws: Draws, row: int) -> np.ndarray:
@@ -55,7 +57,11 @@ def test_distortion_is_the_published_one() -> None:
 
 
 def test_hsv_is_opencvs_for_every_colour_of_a_grid() -> None:
-    grid = np.stack(np.meshgrid(*[np.arange(0, 256, 5)] * 3), axis=-1).reshape(1, 52, 52 * 52, 3).astype(np.uint8)
+    grid = (
+        np.stack(np.meshgrid(*[np.arange(0, 256, 5)] * 3), axis=-1)
+        .reshape(1, 52, 52 * 52, 3)
+        .astype(np.uint8)
+    )
     found = np.stack([np.asarray(c) for c in photometric._to_hsv(jnp.asarray(grid, jnp.int32))], axis=-1)
     np.testing.assert_array_equal(found[0], cv2.cvtColor(grid[0], cv2.COLOR_RGB2HSV))
 

@@ -89,7 +89,9 @@ def test_a_run_resumes_to_the_bit_and_its_maps_score_what_it_scored(
     assert {path.name for path in (whole / "pictures").iterdir()} == {"iou.png", "predictions.png"}
 
     output = tmp_path / "maps"
-    done = run("predict", f"--workdir={whole}", "--split=val", "--count=0", "--json", f"--output={output}", devices=2)
+    done = run(
+        "predict", f"--workdir={whole}", "--split=val", "--count=0", "--json", f"--output={output}", devices=2
+    )
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert sorted(Path(row["name"]).name for row in rows) == ["0.png", "1.png", "2.png"]
@@ -132,7 +134,9 @@ def test_an_exported_map_holds_the_data_sets_values(tmp_path: Path) -> None:
     for record, labels in label_files.labelled(source):
         guesses = np.where(labels == 255, 7, labels).astype(np.uint8)
         label_files.write_prediction(str(tmp_path / "out"), record, guesses, coding, "dataset")
-        with Image.open(tmp_path / "out" / "labels" / f"{label_files.file_name(record['name'])}.png") as picture:
+        with Image.open(
+            tmp_path / "out" / "labels" / f"{label_files.file_name(record['name'])}.png"
+        ) as picture:
             assert picture.mode == "L"
             np.testing.assert_array_equal(np.asarray(picture), guesses + 1)
     scorer = label_files.score_folder(source, str(tmp_path / "out"), coding, "dataset")
@@ -159,9 +163,13 @@ def test_two_pictures_of_one_name_are_refused() -> None:
         label_files.check_file_names(["a/x.jpg", "b/x.png"])
 
 
-def test_too_many_sizes_are_refused_before_a_device_works(micro: Callable[[], Config], tmp_path: Path) -> None:
+def test_too_many_sizes_are_refused_before_a_device_works(
+    micro: Callable[[], Config], tmp_path: Path
+) -> None:
     config = micro()
     with config.unlocked():
         config.evaluation.max_shapes = 1
-    with pytest.raises(ValueError, match="the evaluation pictures have 2 sizes and evaluation.max_shapes is 1"):
+    with pytest.raises(
+        ValueError, match="the evaluation pictures have 2 sizes and evaluation.max_shapes is 1"
+    ):
         train.prepare(config, str(tmp_path))

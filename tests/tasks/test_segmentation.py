@@ -59,7 +59,9 @@ def on_device(batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
     return {name: jnp.asarray(values) for name, values in batch.items()}
 
 
-def predicted(task: Segmentation, params: Any, state: Any, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def predicted(
+    task: Segmentation, params: Any, state: Any, batch: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
     @jax.jit
     def run(rows: Any) -> Any:
         views = [task.predict(params, state, view) for view in task.views(rows)]
@@ -74,7 +76,9 @@ def test_loss_is_decode_and_weighted_auxiliary_over_the_chosen_pixels(mean: str)
     params, state = variables(task)
     terms, aux = task.loss(params, state, on_device(batch), jax.random.key(0))
     images = (batch["image"] / 255 - np.asarray(task.mean)) / np.asarray(task.std)
-    heads, _ = Tiny().apply({"params": params, **state}, jnp.asarray(images, jnp.float32), train=True, mutable=["batch_stats"])
+    heads, _ = Tiny().apply(
+        {"params": params, **state}, jnp.asarray(images, jnp.float32), train=True, mutable=["batch_stats"]
+    )
     sums = [
         float(jnp.sum(pixel_cross_entropy(resize_bilinear(logits, (16, 16)), jnp.asarray(batch["semantic"]))))
         for logits in heads
@@ -126,7 +130,9 @@ def test_a_whole_picture_alone_in_a_batch_and_on_a_larger_canvas() -> None:
     images = (batch["image"] / 255 - np.asarray(task.mean)) / np.asarray(task.std)
     logits, _ = Tiny().apply({"params": params, **state}, jnp.asarray(images, jnp.float32))
     for row, (height, width) in enumerate(batch["size"].tolist()):
-        alone = predicted(task, params, state, {name: values[row : row + 1] for name, values in batch.items()})
+        alone = predicted(
+            task, params, state, {name: values[row : row + 1] for name, values in batch.items()}
+        )
         np.testing.assert_allclose(alone["mean"][0], together[row], atol=1e-5)
         resized = resize_bilinear(resize_bilinear(logits[row : row + 1], (16, 24)), (height, width))
         np.testing.assert_allclose(together[row, :height, :width], jax.nn.softmax(resized)[0], atol=1e-5)
@@ -210,7 +216,9 @@ def counted(labels: np.ndarray, guesses: np.ndarray, number: int) -> tuple[int, 
 def scored(rows: int = 5) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     generator = np.random.default_rng(4)
     batch = {
-        "semantic": generator.choice([0, 1, 255], (rows, 9, 11)).astype(np.uint8),  # trees and cars do not occur
+        "semantic": generator.choice([0, 1, 255], (rows, 9, 11)).astype(
+            np.uint8
+        ),  # trees and cars do not occur
         "valid": np.arange(rows) != 2,
     }
     return batch, {"classes": generator.choice([0, 1, 2], (rows, 9, 11)).astype(np.uint8)}  # cars never

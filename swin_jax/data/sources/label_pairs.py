@@ -7,13 +7,10 @@ import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 
-import numpy as np
-
 from swin_jax.data.labels import LabelCoding, LabelMap, parse_classes
 from swin_jax.data.sources.archive import ZipFiles, open_zip
-from swin_jax.data.sources.base import Record
-from swin_jax.data.sources.files import PICTURE_SUFFIXES, read_file
-from swin_jax.data.sources.folder import Strings
+from swin_jax.data.sources.base import Record, digest, spread
+from swin_jax.data.sources.files import PICTURE_SUFFIXES, Strings, read_file
 
 LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".gif")
 CLASS_LISTS = ("classes.txt", "class_dict.csv", "label_colors.txt")
@@ -87,9 +84,11 @@ class LabelPairs:
             self._zips = tuple(
                 ZipFiles(root, [entries[path] for path in paths]) for paths in (pictures, labels)
             )
-        for index in np.linspace(0, len(self) - 1, min(CHECKED, len(self))).astype(int).tolist():
-            label_map = self[index]["semantic"]
-            self.coding.decode(label_map.data, label_map.name)
+        some = [self[index] for index in spread(CHECKED, len(self))]
+        maps = [self.coding.decode(record["semantic"].data, record["semantic"].name) for record in some]
+        self._fingerprint = digest(
+            self.class_names, pictures, labels, *(record["image"] for record in some), *maps
+        )
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -99,6 +98,11 @@ class LabelPairs:
     def identity(self) -> str:
         name = os.path.basename(os.path.abspath(self._root))
         return f"{self._kind}:{name}:{self._split}:{len(self.class_names)} classes:{len(self)}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the classes, the names of all files, and a few whole examples."""
+        return self._fingerprint
 
     def __len__(self) -> int:
         return len(self._pictures)

@@ -6,11 +6,11 @@ import tensorflow_datasets as tfds
 
 from swin_jax.data.decode import UnreadablePicture
 from swin_jax.data.labels import IGNORED_NAMES, LabelCoding, LabelMap, default_palette
-from swin_jax.data.sources.base import Record, Source
+from swin_jax.data.sources.base import Record, Source, digest, spread
 from swin_jax.data.sources.label_pairs import ade20k_coding, open_ade20k, open_label_pairs
 from swin_jax.data.sources.outlines import CLASSES
 from swin_jax.data.sources.shapes import open_shapes
-from swin_jax.data.sources.tfds_source import TfdsRecords, open_builder
+from swin_jax.data.sources.tfds_source import CHECKED, TfdsRecords, open_builder
 
 KINDS = ("shapes/easy", "shapes/hard", "ade20k", "label_pairs", "tfds:<name>")
 BACKGROUND = "background"
@@ -68,6 +68,10 @@ class SemanticScenes:
     def identity(self) -> str:
         return f"{self._scenes.identity}:semantic"
 
+    @property
+    def fingerprint(self) -> str:
+        return digest(self.identity, self.class_names, self._scenes.fingerprint)
+
     def __len__(self) -> int:
         return len(self._scenes)
 
@@ -98,6 +102,16 @@ class TfdsLabelMaps(TfdsRecords):
         self._map = _label_map(features, kind)
         self.coding = _coding_of(features[self._map].names)
         self.class_names = self.coding.class_names
+        some = [self[index] for index in spread(CHECKED, len(self))]
+        maps = [self.coding.decode(record["semantic"].data, record["semantic"].name) for record in some]
+        self._sample = digest(
+            [record["name"] for record in some], *(record["image"] for record in some), *maps
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the set's full name, split, classes and count, and of a few whole examples."""
+        return digest(self.identity, self.class_names, self._sample)
 
     def __getitem__(self, index: int) -> Record:
         stored = self.features(index)
