@@ -18,9 +18,13 @@ backbone is initialised (`init_from`).
 | upernet_swin_base_22k  | 640  | 50.04 / 51.66                      | 51.6           | ImageNet-22K, 224   |
 | upernet_swin_large_22k | 640  | 52.05 / 53.53                      | 53.5           | ImageNet-22K, 224   |
 | upernet_swin_tiny_moby | 512  | 44.06 / 45.58                      |                | MoBY, without labels |
+| upernet_deit_small     | 512  |                                    | 44.0           | DeiT-S              |
+| upernet_resnet101      | 512  |                                    | 44.9           | ImageNet-1K         |
+| upernet_resnet50       | 512  |                                    |                | ImageNet-1K         |
 
 The released rows with 640 have no released config: crop and pictures of (2560, 640) are the paper's 640 and the other
-rows' ratio. Hardware of the paper: 8 V100; a step of 16 crops fits one accelerator of 80 GB, or 8 of 16 GB.
+rows' ratio. DeiT-S takes deconvolutions for its pyramid; nothing of its recipe is released, it is Swin's here. The
+ResNets keep OpenMMLab's own: SGD with rate 0.01, momentum 0.9, weight decay 5e-4, polynomial of power 0.9. Hardware of the paper: 8 V100; a step of 16 crops fits one accelerator of 80 GB, or 8 of 16 GB.
 
 Data: `--config.data.source=ade20k` reads the benchmark's archive (ADEChallengeData2016.zip, or the folder that it
 unpacks to) as it is; `tfds:ade20k150` what `swin_jax.prepare` made of it.
@@ -38,6 +42,9 @@ ROWS = {
     "upernet_swin_base_22k": ("upernet_swin_base", 640),
     "upernet_swin_large_22k": ("upernet_swin_large", 640),
     "upernet_swin_tiny_moby": ("upernet_swin_tiny", 512),
+    "upernet_deit_small": ("upernet_deit_small", 512),
+    "upernet_resnet101": ("upernet_resnet101", 512),
+    "upernet_resnet50": ("upernet_resnet50", 512),
 }
 VARIANTS = tuple(ROWS)
 
@@ -50,4 +57,18 @@ def get_config(variant: str = "upernet_swin_tiny") -> Config:
     use_upernet_recipe(config, name, crop)
     config.data.source = "ade20k"
     config.data.train_split = "training"
+    if "resnet" in name:
+        _resnet_recipe(config)
     return config
+
+
+def _resnet_recipe(config: Config) -> None:
+    config.model.drop_path_rate = None
+    config.optimizer.name = "sgd"
+    config.optimizer.weight_decay = 5e-4
+    config.optimizer.no_decay = ()
+    config.schedule.peak = 0.01
+    config.schedule.end = 1e-4
+    config.schedule.power = 0.9
+    config.schedule.warmup = "0 steps"
+    config.schedule.warmup_ratio = None

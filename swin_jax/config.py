@@ -81,6 +81,12 @@ def base_config() -> Config:
         "auxiliary_convs": int,
         "auxiliary_index": int,
         "align_corners": bool,
+        # Other backbones
+        "depth": int,
+        "groups": int,
+        "width_per_group": int,
+        "deep_stem": bool,
+        "norm_eval": bool,
     }.items():
         config.model[field] = placeholder(kind)
 

@@ -170,6 +170,6 @@ def test_too_many_sizes_are_refused_before_a_device_works(
     with config.unlocked():
         config.evaluation.max_shapes = 1
     with pytest.raises(
-        ValueError, match="the evaluation pictures have 2 sizes and evaluation.max_shapes is 1"
+        ValueError, match=r"the evaluation pictures have 2 sizes and evaluation\.max_shapes is 1"
     ):
         train.prepare(config, str(tmp_path))

@@ -197,7 +197,7 @@ def test_fields_that_make_no_sense() -> None:
     ):
         with pytest.raises(ValueError, match=sentence):
             make(**fields)
-    with pytest.raises(ValueError, match="evaluation.stride is"):
+    with pytest.raises(ValueError, match=r"evaluation\.stride is"):
         Inference(window=(4, 4), stride=(5, 4))
 
 
