@@ -24,7 +24,9 @@ backbone is initialised (`init_from`).
 
 The released rows with 640 have no released config: crop and pictures of (2560, 640) are the paper's 640 and the other
 rows' ratio. DeiT-S takes deconvolutions for its pyramid; nothing of its recipe is released, it is Swin's here. The
-ResNets keep OpenMMLab's own: SGD with rate 0.01, momentum 0.9, weight decay 5e-4, polynomial of power 0.9. Hardware of the paper: 8 V100; a step of 16 crops fits one accelerator of 80 GB, or 8 of 16 GB.
+ResNets keep OpenMMLab's own: SGD with rate 0.01, momentum 0.9, weight decay 5e-4, polynomial of power 0.9. Hardware
+of the paper: 8 V100; a step of 16 crops fits one accelerator of 80 GB, or 8 of 16 GB (computed from sizes of the
+maps, not measured).
 
 Data: `--config.data.source=ade20k` reads the benchmark's archive (ADEChallengeData2016.zip, or the folder that it
 unpacks to) as it is; `tfds:ade20k150` what `swin_jax.prepare` made of it.
