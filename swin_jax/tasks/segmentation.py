@@ -190,12 +190,10 @@ class Segmentation:
     def _slide(self, variables: Mapping[str, Any], images: jax.Array) -> jax.Array:
         """The logits of all windows at the picture's size, averaged where they overlap."""
         size = spatial(images)
-        window = tuple(
-            min(side, whole) for side, whole in zip(self.inference.window or size, size, strict=True)
-        )
+        sides = self.inference.window or size
+        window = min(sides[0], size[0]), min(sides[1], size[1])
         corners = window_corners(size, window, self.inference.stride)
         places = [(slice(top, top + window[0]), slice(left, left + window[1])) for top, left in corners]
-
         # Windows follow one another within a row, so that rows stay on their devices.
         views = jnp.stack([images[:, rows, columns] for rows, columns in places], axis=1)
         logits = self._whole(variables, views.reshape(-1, *views.shape[2:]))
