@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 RUN := runs/demo
+FAST := tests/ops tests/models tests/tasks tests/training tests/data/test_pipeline.py tests/runs/test_hosts.py
 
-.PHONY: demo test parity lint clean
+.PHONY: demo test test-newest parity lint clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.run  ## Prepare the embedded data set, train, evaluate, predict and draw on this machine's CPU.
@@ -16,6 +17,12 @@ demo: $(VENV)/.run  ## Prepare the embedded data set, train, evaluate, predict a
 
 test: $(VENV)/.test  ## All tests but the live comparison with PyTorch; needs no torch.
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --ignore=tests/parity
+
+test-newest:  ## The fast tests with the newest jax, in a venv of their own; wants make PYTHON=python3.12 or later.
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 12) else \
+	  "the newest jax needs Python 3.12 or later, $(PYTHON) is " + sys.version.split()[0])'
+	$(MAKE) VENV=.venv-newest .venv-newest/.test
+	.venv-newest/bin/python -m pytest --numprocesses=2 --dist=loadgroup $(FAST)
 
 parity: $(VENV)/.parity  ## The same weights in PyTorch implementations, compared live.
 	$(BIN)/python -m pytest tests/parity
@@ -45,4 +52,4 @@ $(VENV)/.parity: $(VENV)/.test requirements-parity.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-newest .cache .pytest_cache .ruff_cache

@@ -30,13 +30,13 @@ the released logs have a cosine over all epochs, warm-up included (`--config.sch
 since 2022, and this config, let it begin after the warm-up), and its scheduler lags one step behind
 (`--config.schedule.reference_offset=True`).
 
-RandAugment, random erasing, mixup and cutmix of the recipe are not in these configs yet; without them the
-published figures are out of reach. Data: `tfds:imagenet2012` as ArrayRecord, an image folder
+Augmentation, all but the crop on the device: flip, RandAugment `rand-m9-mstd0.5-inc1`, random erasing with
+probability 0.25, mixup 0.8 or cutmix 1.0. Data: `tfds:imagenet2012` as ArrayRecord, an image folder
 (`--config.data.source=folder --config.data.root=... --config.data.eval_split=val`), or the official train.zip and
 val.zip with their maps (`--config.data.source=zip_map --config.data.root=... --config.data.eval_split=val`).
 """
 
-from swin_jax.config import Config, base_config
+from swin_jax.config import Config, base_config, use_paper_augmentation
 from swin_jax.training.preflight import nearest
 
 # variant -> (model, stochastic depth)
@@ -64,6 +64,7 @@ def get_config(variant: str = "swin_tiny") -> Config:
         raise ValueError(f"imagenet1k.py has no variant {variant!r}; {nearest(variant, VARIANTS)}")
     released = variant.removesuffix("_paper")
     config = base_config()
+    use_paper_augmentation(config)
     config.model.name, config.model.drop_path_rate = (SCRATCH | FINE_TUNE)[released]
     if released in FINE_TUNE:
         _fine_tune(config)

@@ -6,8 +6,9 @@
         --config.init_from=runs/swin_base_22k --workdir=runs/swin_base_from_22k      # then fine-tune
 
 90 epochs, 5 of them warm-up from 1e-6; batch 4096, AdamW with peak rate 1e-3 (1.25e-4 for 512 images), cosine to 1e-5,
-weight decay 0.05, global-norm clip 5, label smoothing 0.1, 224 x 224, 21,841 classes. Another batch size scales all
-rates. What fits a device is set with `--config.accumulation`, `--config.model.remat` and `--config.mesh.fsdp`.
+weight decay 0.05, global-norm clip 5, label smoothing 0.1, 224 x 224, 21,841 classes, augmented as in imagenet1k.py.
+Another batch size scales all rates. What fits a device is set with `--config.accumulation`, `--config.model.remat`
+and `--config.mesh.fsdp`.
 
 | variant    | depth drop | top-1 on ImageNet-1K, fine-tuned at 224 | at 384 |
 |------------|------------|-----------------------------------------|--------|
@@ -24,7 +25,7 @@ train.txt and val.txt, a path and a label on each line) beside the pictures; `zi
 and val.zip with val_map.txt; `folder`, train/<class>/* and val/<class>/*, whose classes are numbered by name.
 """
 
-from swin_jax.config import Config, base_config
+from swin_jax.config import Config, base_config, use_paper_augmentation
 from swin_jax.training.preflight import nearest
 
 DROP_PATH = {"swin_tiny": 0.1, "swin_small": 0.2, "swin_base": 0.2, "swin_large": 0.2}
@@ -37,6 +38,7 @@ def get_config(variant: str = "swin_base") -> Config:
         raise ValueError(f"imagenet22k.py has no variant {variant!r}; {nearest(variant, VARIANTS)}")
     released = variant.removesuffix("_paper")
     config = base_config()
+    use_paper_augmentation(config)
     config.batch_size = 4096
     config.total = "90 epochs"
     config.model.name = f"{released}_patch4_window7_224_22k"

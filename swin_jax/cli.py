@@ -16,6 +16,8 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from swin_jax.config import config_fields
+from swin_jax.training import hosts
+from swin_jax.training.watch import Watch, watching
 
 
 def run(main: Callable[[Sequence[str]], None], *, takes_arguments: bool = False) -> None:
@@ -103,6 +105,44 @@ def inference_overrides() -> dict[str, Any]:
     if side := window_flag().value:
         changed["evaluation.window"] = (side, side)
     return changed
+
+
+HOSTS = hosts.Request()
+
+
+@cache
+def hosts_flags() -> dict[str, flags.FlagHolder[Any]]:
+    """The flags of commands that run on several hosts at once, by the fields of `hosts.Request`."""
+    number, text = partial(flags.DEFINE_integer, lower_bound=1), flags.DEFINE_string
+    told = "Several hosts, each told the same but its own --host_id; SLURM and TPU slices need none of these."
+    return {
+        "coordinator": text("coordinator", "", f"host:port of host 0. {told}"),
+        "num_hosts": number("num_hosts", None, "How many hosts; 1 runs alone whatever the environment says."),
+        "host_id": flags.DEFINE_integer("host_id", None, "Which of them this is, from 0.", lower_bound=0),
+        "join_timeout": number("join_timeout", HOSTS.join_timeout, "Seconds to wait until all have joined."),
+        "heartbeat_timeout": number(
+            "heartbeat_timeout",
+            HOSTS.heartbeat_timeout,
+            "Seconds without a sign of life after which a host is dead.",
+        ),
+        "stall_timeout": number(
+            "stall_timeout",
+            HOSTS.stall_timeout,
+            "Seconds without a step, batch or other progress that end the run.",
+        ),
+    }
+
+
+@contextlib.contextmanager
+def joined_hosts() -> Iterator[Watch]:
+    """Joins the other hosts of the run, if there are any, and watches over them. To be entered before jax wakes up."""
+    request = hosts.Request(**{name: flag.value for name, flag in hosts_flags().items()})
+    with one_sentence(ValueError, hosts.HostsError):
+        joined = hosts.join(request)
+    if joined and not hosts.writer():
+        logging.getLogger("swin_jax").setLevel(logging.WARNING)  # host 0 says what all would say
+    with one_sentence(hosts.HostsError), watching(request, joined=joined) as watch:
+        yield watch
 
 
 def config(flag: flags.FlagHolder[Any]) -> Any:
@@ -198,6 +238,17 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
+class Failed(SystemExit):
+    """The end of a command after its one sentence, which it carries as its text."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(status)
+        self._message = message
+
+    def __str__(self) -> str:
+        return self._message
+
+
 def fail(message: str, *, status: int = 1) -> NoReturn:
     print(f"error: {message}", file=sys.stderr, flush=True)
-    sys.exit(status)
+    raise Failed(message, status)

@@ -105,11 +105,23 @@ def base_config() -> Config:
     config.data.scale = placeholder(tuple)
     config.data.ratio_range = (0.5, 2.0)  # of the factor on that size, drawn for each training picture
     config.data.largest_share = 0.75  # of a training crop's pixels that one class may have (10 tries)
+    config.data.repeats = 1  # rows of each example: repeated augmentation
     config.data.workers = 0  # processes that read and decode; 0 uses threads only
     config.data.threads = 8
     config.data.max_unreadable = 0  # pictures that may be replaced because they cannot be decoded
 
-    config.augment = ConfigDict({"flip": 0.5})
+    config.augment = ConfigDict()  # of training pictures, on the device
+    config.augment.flip = 0.5  # probability of a horizontal flip
+    config.augment.rand_augment = ""  # a policy such as "rand-m9-mstd0.5-inc1"; "" for none
+    config.augment.three_augment = False  # DeiT III: one of grey, solarize, blur
+    config.augment.color_jitter = 0.0  # strength: brightness, contrast and saturation; 0 for none
+    config.augment.erase_probability = 0.0  # random erasing, with noise
+    config.augment.erase_area = (0.02, 1 / 3)  # of the picture
+    config.augment.erase_aspect = 0.3  # smallest height over width; the largest is its inverse
+    config.augment.mixup_alpha = 0.0  # of Beta(alpha, alpha); 0 for none
+    config.augment.cutmix_alpha = 0.0
+    config.augment.mix_probability = 1.0  # that a group of rows is mixed at all
+    config.augment.mix_switch = 0.5  # that it is by cutmix, where both are on
     config.augment.photometric = False  # segmentation: brightness, contrast, saturation and hue
     config.loss = ConfigDict({"label_smoothing": 0.1})
     config.loss.auxiliary_weight = 0.4  # segmentation: of the auxiliary head
@@ -165,6 +177,14 @@ def base_config() -> Config:
 
     config.mesh = ConfigDict({"platform": "", "fsdp": 1, "rules": ()})
     return config
+
+
+def use_paper_augmentation(config: Config) -> None:
+    """The paper's augmentation (A2.1; the same in pre-training and fine-tuning): RandAugment, erasing, mixing."""
+    config.augment.rand_augment = "rand-m9-mstd0.5-inc1"
+    config.augment.erase_probability = 0.25
+    config.augment.mixup_alpha = 0.8
+    config.augment.cutmix_alpha = 1.0
 
 
 def config_fields() -> list[str]:

@@ -20,6 +20,8 @@ ImageNet-A and -R: those have pictures of 200 classes, and by their authors' pro
 labels, pictures without any are not counted, and of several labels the most probable one makes loss and class.
 
 --predictions scores label files of a whole split, which `predict` or another program wrote, without a model.
+
+Runs on several hosts as train does.
 """
 
 import json
@@ -41,7 +43,9 @@ from swin_jax.restore import Run, open_run
 from swin_jax.setups import label_files
 from swin_jax.tasks.classification import Classification
 from swin_jax.tasks.task import Scorer
+from swin_jax.training import hosts
 from swin_jax.training.evaluator import Evaluation, evaluate, make_predict_step, save_pictures
+from swin_jax.training.watch import Watch, alone
 
 WORKDIR = cli.workdir_flag()
 CHECKPOINT = cli.checkpoint_flag()
@@ -60,36 +64,39 @@ PREDICTIONS = flags.DEFINE_string("predictions", "", "Directory of label files t
 LABEL_FORMAT = cli.label_format_flag()
 cli.multi_scale_flag()
 cli.window_flag()
+cli.hosts_flags()
 
 PRESENT_ONLY = ("imagenet_a", "imagenet_r")
 """tfds sets of 200 of the 1000 classes, scored among these (Hendrycks et al., 2021)."""
 
 
 def main(_: Sequence[str]) -> None:
-    with cli.one_sentence(ValueError, UnreadablePicture):
-        run = open_run(
-            WORKDIR.value,
-            checkpoint=CHECKPOINT.value,
-            platform=PLATFORM.value,
-            parameters=PARAMETERS.value,
-            overrides=cli.inference_overrides(),
-        )
-        kind, root = DATA.value or run.config.data.source, ROOT.value or root_of(run, DATA.value)
-        split = SPLIT.value or ("" if DATA.value.startswith("tfds:") else run.config.data.eval_split)
-        source = open_classes(run, kind, split, root)
-        classes, found = None, None
+    with cli.joined_hosts() as watch:
+        with cli.one_sentence(ValueError, UnreadablePicture):
+            run = open_run(
+                WORKDIR.value,
+                checkpoint=CHECKPOINT.value,
+                platform=PLATFORM.value,
+                parameters=PARAMETERS.value,
+                overrides=cli.inference_overrides(),
+            )
+            kind, root = DATA.value or run.config.data.source, ROOT.value or root_of(run, DATA.value)
+            split = SPLIT.value or ("" if DATA.value.startswith("tfds:") else run.config.data.eval_split)
+            source = open_classes(run, kind, split, root)
+            classes, found = None, None
+            if PREDICTIONS.value:
+                scorer = score_predictions(source, run.coding)
+            else:
+                classes = candidates(source, kind, CLASSES.value)
+                found = evaluate_on(run, source, classes, watch)
+                scorer = found.scorer
+        if not hosts.writer():
+            return
+        result = {"step": run.step, "split": split, "parameters": run.kind, **scorer.result()}
         if PREDICTIONS.value:
-            scorer = score_predictions(source, run.coding)
-        else:
-            classes = candidates(source, kind, CLASSES.value)
-            found = evaluate_on(run, source, classes)
-            scorer = found.scorer
-    result = {"step": run.step, "split": split, "parameters": run.kind, **scorer.result()}
-    if PREDICTIONS.value:
-        result |= {"step": None, "parameters": None}
-    if DATA.value:
-        result |= {"data": source.identity, "classes": len(classes or run.class_names)}
-    if jax.process_index() == 0:
+            result |= {"step": None, "parameters": None}
+        if DATA.value:
+            result |= {"data": source.identity, "classes": len(classes or run.class_names)}
         place = slug(f"{DATA.value} {split}") if DATA.value else split
         pictures = run.directory / "pictures" / (place if DATA.value else "")
         name = f"evaluation_{place}_" + ("predictions" if PREDICTIONS.value else str(run.step))
@@ -152,7 +159,9 @@ def candidates(source: Source, kind: str, wanted: str | None) -> tuple[int, ...]
     return present
 
 
-def evaluate_on(run: Run, source: Source, classes: tuple[int, ...] | None = None) -> Evaluation:
+def evaluate_on(
+    run: Run, source: Source, classes: tuple[int, ...] | None = None, watch: Watch | None = None
+) -> Evaluation:
     """Scores the run on a source whose classes are the run's, choosing among `classes` (None: all).
 
     Raises:
@@ -161,7 +170,8 @@ def evaluate_on(run: Run, source: Source, classes: tuple[int, ...] | None = None
     task = run.task if classes is None else cast(Classification, run.task).among(classes)
     params, model_state = run.load()
     batches = evaluation_batches(run.config, source, jax.process_index(), jax.process_count(), run.mesh.size)
-    found = evaluate(task, make_predict_step(task, run.mesh), params, model_state, batches, run.mesh)
+    followed = (watch or alone()).follow(batches, "evaluation", 1)
+    found = evaluate(task, make_predict_step(task, run.mesh), params, model_state, followed, run.mesh)
     if not found.scorer.result()["examples"]:
         raise ValueError(f"{source.identity} has no labels; evaluate a split that has")
     return found

@@ -16,9 +16,17 @@ import numpy as np
 from swin_jax.config import Config
 from swin_jax.data.examples import ClassificationEval, ClassificationTrain, Example
 from swin_jax.data.labels import LabelCoding
-from swin_jax.data.pipeline import Buckets, eval_batches, find_buckets, row_fields, train_batches
+from swin_jax.data.pipeline import (
+    Buckets,
+    check_repeats,
+    eval_batches,
+    find_buckets,
+    row_fields,
+    train_batches,
+)
 from swin_jax.data.sources import Source, open_source
 from swin_jax.models.registry import Preprocessing, create_model, preprocessing
+from swin_jax.ops.augment import Augmentation, Erasing, Mixing, mixing_group, parse_policy
 from swin_jax.setups import segmentation
 from swin_jax.tasks.classification import Classification
 from swin_jax.tasks.task import Task
@@ -87,6 +95,7 @@ class Data:
             workers=data.workers,
             threads=data.threads,
             max_unreadable=data.max_unreadable,
+            repeats=data.repeats,
         )
 
     def eval_batches(self, host: int, hosts: int, devices: int) -> Iterator[dict[str, np.ndarray]]:
@@ -113,6 +122,7 @@ def evaluation_batches(
 def open_data(config: Config, *, eval_split: str | None = None) -> Data:
     """Opens both splits. Raises ValueError naming what is missing or does not fit."""
     data = config.data
+    check_repeats(data.repeats)
     root = data.root or None
     opener = setup_of(config).open_source
     train = opener(data.source, data.train_split, root=root)
@@ -209,7 +219,25 @@ def _classification(
         mean=pictures.mean,
         std=pictures.std,
         label_smoothing=config.loss.label_smoothing,
-        flip=config.augment.flip,
+        augmentation=make_augmentation(config),
+    )
+
+
+def make_augmentation(config: Config) -> Augmentation:
+    """What training pictures undergo. Raises ValueError for a policy or number that is wrong."""
+    fields = config.augment
+    erasing = Erasing(fields.erase_probability, fields.erase_area, fields.erase_aspect)
+    mixing = None
+    if fields.mixup_alpha or fields.cutmix_alpha:
+        mixing = Mixing(fields.mixup_alpha, fields.cutmix_alpha, fields.mix_probability, fields.mix_switch)
+        mixing_group(config.batch_size)
+    return Augmentation(
+        flip=fields.flip,
+        policy=parse_policy(fields.rand_augment) if fields.rand_augment else None,
+        three_augment=fields.three_augment,
+        color_jitter=fields.color_jitter,
+        erasing=erasing if erasing.probability else None,
+        mixing=mixing,
     )
 
 

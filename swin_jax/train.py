@@ -6,12 +6,16 @@
 
 The run directory keeps config.json, checkpoints/, metrics.jsonl, TensorBoard events, curves.png and pictures/.
 The same command on an existing run directory goes on where the newest checkpoint is.
+
+On several hosts the same command runs on each: under SLURM's srun and on TPU slices as it is, elsewhere with
+--coordinator=<host 0>:8476 --num_hosts=4 --host_id=<0 to 3>; experiments/launch/ has a file for each. The run
+directory has to be one that all hosts see.
 """
 
 import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import optax
@@ -23,7 +27,7 @@ from swin_jax.config import FREE_FIELDS, Config, to_dict
 from swin_jax.data.decode import UnreadablePicture
 from swin_jax.restore import check_params, load_params, write_classes, write_coding
 from swin_jax.tasks.task import Task
-from swin_jax.training import loop, optimizer, preflight, run_directory, sharding
+from swin_jax.training import hosts, loop, optimizer, preflight, run_directory, sharding
 from swin_jax.training.checkpoint import Checkpoints
 from swin_jax.training.determinism import make_deterministic
 from swin_jax.training.ema import Ema
@@ -34,9 +38,11 @@ from swin_jax.training.record import Record
 from swin_jax.training.run_directory import RunDirectoryError
 from swin_jax.training.schedules import Schedule
 from swin_jax.training.state import TrainState, abstract_state, begin_with, create_state, make_train_step
+from swin_jax.training.watch import Watch, alone
 
 CONFIG = cli.config_flag()
 WORKDIR = cli.workdir_flag()
+cli.hosts_flags()
 
 log = logging.getLogger("swin_jax.train")  # this module runs as __main__
 
@@ -59,14 +65,15 @@ class Plan(NamedTuple):
 
 
 def main(_: Sequence[str]) -> None:
-    with cli.one_sentence(ValueError, RunDirectoryError):
-        config = cli.config(CONFIG)
-        if config is None:
-            example = "experiments/shapes.py:classification"
-            raise ValueError(f"--config is missing: name an experiment, such as --config={example}")
-        plan = prepare(config, WORKDIR.value)
-    with cli.one_sentence(loop.NotFinite, UnreadablePicture, RunDirectoryError, OSError):
-        train(plan)
+    with cli.joined_hosts() as watch:
+        with cli.one_sentence(ValueError, RunDirectoryError):
+            config = cli.config(CONFIG)
+            if config is None:
+                example = "experiments/shapes.py:classification"
+                raise ValueError(f"--config is missing: name an experiment, such as --config={example}")
+            plan = prepare(config, WORKDIR.value)
+        with cli.one_sentence(loop.NotFinite, UnreadablePicture, RunDirectoryError, OSError):
+            train(plan, watch)
 
 
 def prepare(config: Config, workdir: str) -> Plan:
@@ -96,10 +103,11 @@ def prepare(config: Config, workdir: str) -> Plan:
     shardings = sharding.state_shardings(abstract, mesh, config.mesh.rules)
     if config.init_from:
         check_params(config.init_from, abstract.params)
-    directory = preflight.check_workdir(workdir)
-    run_directory.claim(directory, to_dict(config) | data.identity, provenance(), free=FREE_FIELDS)
-    write_classes(directory, data.train.class_names)
-    write_coding(directory, data.coding)
+    resolved, made_by = to_dict(config) | data.identity, provenance()
+    check_hosts(resolved, made_by)
+    directory = epath.Path(workdir)
+    hosts.first(lambda: begin(workdir, resolved, made_by, data))
+    preflight.check_shared(directory, resolved)
     return Plan(
         config=config,
         directory=directory,
@@ -116,6 +124,30 @@ def prepare(config: Config, workdir: str) -> Plan:
     )
 
 
+def check_hosts(resolved: Mapping[str, Any], made_by: Mapping[str, Any]) -> None:
+    """Whether all hosts run the same. Raises ValueError with the host and the fields that differ."""
+    of_the_host = {"root", "workers", "threads"}  # where its data lie and how fast it reads them
+    data = {name: value for name, value in resolved["data"].items() if name not in of_the_host}
+    hosts.check_same(
+        {
+            "config": {**resolved, "data": data},
+            "versions": made_by["versions"],
+            "code": made_by["code"]["digest"],
+            "devices": jax.local_device_count(),
+        }
+    )
+
+
+def begin(
+    workdir: str, resolved: Mapping[str, Any], made_by: Mapping[str, Any], data: experiment.Data
+) -> None:
+    """Makes `workdir` the directory of this run. Raises ValueError if it is another's or cannot be written."""
+    directory = preflight.check_workdir(workdir)
+    run_directory.claim(directory, resolved, made_by, free=FREE_FIELDS)
+    write_classes(directory, data.train.class_names)
+    write_coding(directory, data.coding)
+
+
 def make_transformation(
     config: Config, task: Task, schedule: Schedule
 ) -> optax.GradientTransformationExtraArgs:
@@ -129,7 +161,7 @@ def make_transformation(
     return transformation
 
 
-def train(plan: Plan) -> None:
+def train(plan: Plan, watch: Watch | None = None) -> None:
     """Trains from the newest checkpoint, or from the start, to the end or until a signal asks to stop."""
     checkpoints = Checkpoints(
         plan.directory / "checkpoints",
@@ -141,12 +173,16 @@ def train(plan: Plan) -> None:
         state = first_state(plan, checkpoints)
         start = int(state.step)
         if start < plan.steps.total:
-            state = run_loop(plan, state, checkpoints, stop)
+            state = run_loop(plan, state, checkpoints, stop, watch or alone())
         best = checkpoints.best_step()
+    if not hosts.writer():
+        return
     step, total = int(state.step), plan.steps.total
     following = f"Next: python -m swin_jax.evaluate --workdir={plan.directory}"
     if step < total:
-        print(f"stopped by {stop.asked} at step {step} of {total}; the same command goes on from there")
+        print(
+            f"stopped by {stop.asked or 'another host'} at step {step} of {total}; the same command goes on from there"
+        )
     elif start == total:
         print(f"{plan.directory} is finished: step {step} of {total}. {following}")
     else:
@@ -166,8 +202,12 @@ def first_state(plan: Plan, checkpoints: Checkpoints) -> TrainState:
     return begin_with(state, begin, plan.shardings)
 
 
-def run_loop(plan: Plan, state: TrainState, checkpoints: Checkpoints, stop: loop.StopOnSignal) -> TrainState:
+def run_loop(
+    plan: Plan, state: TrainState, checkpoints: Checkpoints, stop: loop.StopOnSignal, watch: Watch
+) -> TrainState:
     config, start = plan.config, int(state.step)
+    host, count = jax.process_index(), jax.process_count()
+    vote = hosts.Vote(plan.mesh)
     train_step = make_train_step(
         plan.task,
         plan.optimizer,
@@ -178,15 +218,14 @@ def run_loop(plan: Plan, state: TrainState, checkpoints: Checkpoints, stop: loop
         accumulation=config.accumulation,
         ema=plan.ema,
     )
-    writer = jax.process_index() == 0
-    traced = plan.profile_steps if writer else range(0)
+    traced = plan.profile_steps if hosts.writer() else range(0)
     record = Record(
         plan.directory,
         start_step=start,
         total_steps=plan.steps.total,
         batch_size=config.batch_size,
         log_every=config.log_every,
-        writer=writer,
+        writer=hosts.writer(),
         title=config.model.name,
         panels=plan.task.panels,
     )
@@ -195,34 +234,35 @@ def run_loop(plan: Plan, state: TrainState, checkpoints: Checkpoints, stop: loop
         state = loop.run(
             state,
             train_step=train_step,
-            batches=plan.data.train_batches(start, jax.process_index(), jax.process_count()),
+            batches=watch.follow(plan.data.train_batches(start, host, count), "step", start + 1),
             batch_fields=plan.task.batch_fields,
             mesh=plan.mesh,
             total_steps=plan.steps.total,
-            evaluate=make_evaluation(plan),
+            evaluate=make_evaluation(plan, watch),
             evaluate_every=plan.steps.evaluate_every,
             checkpoints=checkpoints,
             recorder=record,
             evidence=plan.directory / "not_finite",
             max_not_finite=config.max_not_finite,
-            stop_asked=stop,
+            stop_asked=stop if count == 1 else lambda: vote(stop()),
         )
         record.draw()
     return state
 
 
-def make_evaluation(plan: Plan) -> Callable[[TrainState, int], Mapping[str, float]]:
+def make_evaluation(plan: Plan, watch: Watch) -> Callable[[TrainState, int], Mapping[str, float]]:
     """Scores a state on the evaluation split, its average likewise (as "ema/..."), and leaves pictures (of the
     average, where there is one) in the run directory."""
     predict_step = make_predict_step(plan.task, plan.mesh)
 
     def evaluation(state: TrainState, step: int) -> Mapping[str, float]:
         batches = plan.data.eval_batches(jax.process_index(), jax.process_count(), plan.mesh.size)
+        followed = watch.follow(batches, "evaluation", 1)
         variables = {"": (state.params, state.model_state)}
         if plan.ema is not None:
             variables[experiment.EMA] = (state.ema_params, state.ema_model_state)
-        found = evaluate_each(plan.task, predict_step, variables, batches, plan.mesh)
-        if jax.process_index() == 0:
+        found = evaluate_each(plan.task, predict_step, variables, followed, plan.mesh)
+        if hosts.writer():
             save_pictures(plan.directory / "pictures", plan.task, list(found.values())[-1])
         return {
             f"{prefix}{name}": value

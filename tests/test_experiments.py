@@ -5,6 +5,8 @@ Variants that differ in nothing but numbers compile to the same step, and one of
 
 import importlib.util
 import json
+import re
+import subprocess
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,8 +16,8 @@ import numpy as np
 import pytest
 
 from experiments import own_images
+from swin_jax import cli, experiment
 from swin_jax import config as configs
-from swin_jax import experiment
 from swin_jax.data.labels import LabelCoding, LabelMap, default_palette
 from swin_jax.training.optimizer import make_optimizer
 from swin_jax.training.sharding import make_mesh, put_batch, state_shardings
@@ -53,7 +55,8 @@ SHRUNK_BACKBONE = {
     "deit": {"model.depth": 1},
     "resnet": {"model.depths": (1, 1, 1, 1)},
 }
-# Names and durations, which no program depends on; nor does one on where its pictures come from.
+# Names and durations, which no program depends on; nor does one on where its pictures come from. What pictures undergo
+# is compiled piece by piece in ops/augment and as a whole in training/test_state.
 NO_STRUCTURE = ("model.name", "init_from", "total", "evaluate_every", "checkpoint_every", "log_every")
 
 
@@ -88,7 +91,7 @@ def structure(config: configs.Config) -> str:
             return {field: kept(f"{name}.{field}".strip("."), inner) for field, inner in value.items()}
         if name == "model.name" and config.task == "segmentation":
             return value  # the names have different backbones
-        if name in NO_STRUCTURE or name.startswith("data."):
+        if name in NO_STRUCTURE or name.startswith(("data.", "augment.")):
             return None
         return bool(value) if isinstance(value, float) else value
 
@@ -190,3 +193,30 @@ def test_an_unknown_variant_names_the_nearest(path: Path) -> None:
 def test_the_docstring_says_how_to_run_it(path: Path) -> None:
     text = load(path).__doc__ or ""
     assert f"python -m swin_jax.train --config=experiments/{path.relative_to(EXPERIMENTS)}" in text
+
+
+LAUNCHERS = sorted((EXPERIMENTS / "launch").iterdir())
+
+
+@pytest.mark.parametrize("path", LAUNCHERS, ids=lambda path: path.name)
+def test_launchers_parse_and_name_what_there_is(path: Path) -> None:
+    """Shell by bash, YAML by a parser where there is one; the experiments and flags they name exist."""
+    text = path.read_text()
+    if path.suffix == ".yaml":
+        yaml = pytest.importorskip("yaml")
+        assert all(document["kind"] for document in yaml.safe_load_all(text))
+    else:
+        done = subprocess.run(["bash", "-n", str(path)], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+    named = re.findall(r"experiments/(\w+\.py):(\w+)", text)
+    assert named
+    for file, variant in named:
+        assert variant in load(EXPERIMENTS / file).VARIANTS
+    known = (
+        {f"config.{field}" for field in configs.config_fields()}
+        | {"config", "workdir"}
+        | set(cli.hosts_flags())
+    )
+    command = text.split("swin_jax.train", 1)[1]
+    asked = re.findall(r"(?<=\s)--([\w.]+)=", command.split("SCRIPT", 1)[0])
+    assert set(asked) - {"metadata"} <= known

@@ -9,13 +9,15 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
 
 from experiments import imagenet1k, imagenet22k, shapes
 from swin_jax import summary
-from swin_jax.experiment import pictures_of
+from swin_jax.experiment import make_augmentation, pictures_of
+from swin_jax.ops.augment import Augmentation, Erasing, Mixing, Policy
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -229,3 +231,16 @@ def test_what_is_wrong_is_said_in_a_sentence() -> None:
         summary.recipe(shapes.get_config())
     with pytest.raises(ValueError, match=r"--steps are \[100\]; the run's go from 0 to 99"):
         summary.recipe(shapes.get_config(), examples=1280, steps=[100])
+
+
+@pytest.mark.parametrize("module", [imagenet1k, imagenet22k], ids=["1k", "22k"])
+def test_all_augment_alike(module: ModuleType) -> None:
+    """Pre-training and fine-tuning too, by the released code."""
+    for variant in module.VARIANTS:
+        found = make_augmentation(module.get_config(variant))
+        assert found == Augmentation(
+            flip=0.5,
+            policy=Policy(magnitude=9.0, std=0.5, operations=2, increasing=True),
+            erasing=Erasing(probability=0.25, area=(0.02, 1 / 3), aspect=0.3),
+            mixing=Mixing(mixup=0.8, cutmix=1.0, probability=1.0, switch=0.5),
+        ), variant

@@ -43,6 +43,7 @@ def train_batches(
     workers: int = 0,
     threads: int = 2,
     max_unreadable: int = 0,
+    repeats: int = 1,
 ) -> Iterator[Batch]:
     """This host's rows of the global batches from `start_step` on, without end.
 
@@ -61,6 +62,7 @@ def train_batches(
       threads: that read and decode, in each of the processes that do.
       max_unreadable: how many different pictures may prove unreadable in this process. Each is logged and its row
         filled by another example, drawn from the seed and the row's position.
+      repeats: rows of each example, cropped each on its own; see `plan.places`.
 
     Raises:
       ValueError: an argument does not fit, at once.
@@ -71,6 +73,7 @@ def train_batches(
         raise ValueError(
             f"seed {seed}, start_step {start_step} and max_unreadable {max_unreadable} must not be negative"
         )
+    check_repeats(repeats)
     rows = TrainRows(
         source=source,
         example=example,
@@ -80,6 +83,7 @@ def train_batches(
         seed=seed,
         start_step=start_step,
         replace=max_unreadable > 0,
+        repeats=repeats,
     )
     return _train_batches(rows, workers=workers, threads=threads, max_unreadable=max_unreadable)
 
@@ -159,6 +163,11 @@ def find_buckets(source: Source, example: Example, *, threads: int = 2) -> Bucke
         return [()] * len(source)
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(lambda index: example.bucket(source[index]), range(len(source))))
+
+
+def check_repeats(repeats: int) -> None:
+    if repeats < 1:
+        raise ValueError(f"data.repeats is {repeats}; give 1, or how often each example is read")
 
 
 def row_fields(source: Source, example: Example) -> dict[str, tuple[tuple[int, ...], str]]:

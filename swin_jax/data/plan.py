@@ -15,10 +15,22 @@ SHUFFLE, DRAWS, REPLACEMENT = range(3)
 """What a random stream is for; part of its key."""
 
 
-def plan(seed: int, step: int, batch_size: int, num_examples: int) -> np.ndarray:
+def plan(seed: int, step: int, batch_size: int, num_examples: int, repeats: int = 1) -> np.ndarray:
     """Example indices of global batch `step`, int64 [batch_size]."""
-    start = step * batch_size
-    return examples_at(seed, np.arange(start, start + batch_size, dtype=np.int64), num_examples)
+    rows = np.arange(batch_size, dtype=np.int64)
+    return examples_at(seed, places(step, rows, batch_size, repeats), num_examples)
+
+
+def places(step: int, rows: np.ndarray, batch_size: int, repeats: int = 1) -> np.ndarray:
+    """Where in the order of examples `rows` of global batch `step` read, int64.
+
+    With `repeats` every place of the order is read that often, in one batch or in two that follow one another
+    (repeated augmentation, Hoffer et al., 2020). Its rows stand about `batch_size / repeats` apart: first come all
+    first readings, then all second ones, so that mixing, which pairs neighbours, never mixes an example with itself.
+    """
+    readings = step * batch_size + np.arange(batch_size, dtype=np.int64)
+    order = np.argsort(readings % repeats, kind="stable")
+    return readings[order][rows] // repeats
 
 
 def examples_at(seed: int, positions: np.ndarray, num_examples: int) -> np.ndarray:

@@ -61,6 +61,7 @@ class TrainRows:
       first_row: of this host in a global batch of `batch_size`.
       num_rows: of this host.
       replace: whether another example takes the place of an unreadable one.
+      repeats: how often an example is read before the next one, with draws of their own.
     """
 
     source: Source
@@ -71,17 +72,20 @@ class TrainRows:
     seed: int
     start_step: int
     replace: bool
+    repeats: int = 1
 
     @property
     def num_batches(self) -> int:
         return sys.maxsize // (2 * self.num_rows)  # without end, as far as a machine word goes
 
     def chunk(self, batch: int, start: int, stop: int) -> Chunk:
-        first = (self.start_step + batch) * self.batch_size + self.first_row
-        positions = np.arange(first + start, first + stop)
+        step = self.start_step + batch
+        own = np.arange(self.first_row + start, self.first_row + stop)
+        positions = step * self.batch_size + own
         rows: list[Row] = []
         unreadable: list[Unreadable] = []
-        indices = plan.examples_at(self.seed, positions, len(self.source))
+        places = plan.places(step, own, self.batch_size, self.repeats)
+        indices = plan.examples_at(self.seed, places, len(self.source))
         for position, index in zip(positions.tolist(), indices.tolist(), strict=True):
             row = self._row(position, index, unreadable)
             if row is None:

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from swin_jax.ops.augment import flip_rows, normalise
-from swin_jax.ops.losses import smoothed_cross_entropy
+from swin_jax.ops.augment import FLIP_ONLY, Augmentation, mix, normalise
+from swin_jax.ops.losses import mixed_cross_entropy, smoothed_cross_entropy
 from swin_jax.tasks import pictures
 from swin_jax.tasks.task import Aux, Batch, Predictions, Terms
 
@@ -27,7 +27,7 @@ class Classification:
         class_names: K names, in the order of the labels.
         mean, std: of the normalisation, per channel, for pixels in 0..1.
         label_smoothing: share of the target spread over all classes (paper, A2.1: 0.1).
-        flip: probability of a horizontal flip in training.
+        augmentation: what training pictures undergo.
     """
 
     predict_fields = ("image",)
@@ -43,7 +43,7 @@ class Classification:
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
         label_smoothing: float = 0.0,
-        flip: float = 0.5,
+        augmentation: Augmentation = FLIP_ONLY,
     ) -> None:
         self.model = model
         self.image_size = image_size
@@ -51,7 +51,7 @@ class Classification:
         self.mean = mean
         self.std = std
         self.label_smoothing = label_smoothing
-        self.flip = flip
+        self.augmentation = augmentation
         self.candidates: tuple[int, ...] | None = None  # classes that predictions choose among; None: all
         self.batch_fields = {
             "image": ((*image_size, 3), "uint8"),
@@ -65,13 +65,28 @@ class Classification:
         return self.model.init(key, images, train=False)["params"], {}
 
     def augment(self, batch: Batch, key: jax.Array) -> Batch:
-        return {**batch, "image": flip_rows(batch["image"], key, probability=self.flip)}
+        """`image` becomes normalised f32. Where rows are mixed there are two fields more: `partner` int32 [B], the
+        label of the other picture in the row, and `share` f32 [B], that of the row's own label."""
+        picture_key, mix_key = jax.random.split(key)
+        images = self.augmentation.pictures(batch["image"], picture_key, self.mean, self.std)
+        if self.augmentation.mixing is None:
+            return {**batch, "image": images}
+        images, partner, share = mix(images, batch["label"], mix_key, self.augmentation.mixing)
+        return {**batch, "image": images, "partner": partner, "share": share}
 
     def loss(self, params: Any, model_state: Any, batch: Batch, key: jax.Array) -> tuple[Terms, Aux]:
-        logits = self._logits(params, batch, train=True, rngs={"dropout": key})
+        """Of an augmented batch. `train_top1` counts for a guess the share of its class in the row's target (before
+        smoothing), so that under mixing not even a perfect model reaches 1."""
+        logits = self._logits(params, batch["image"], train=True, rngs={"dropout": key})
         valid = batch["valid"].astype(jnp.float32)
-        losses = smoothed_cross_entropy(logits, batch["label"], smoothing=self.label_smoothing)
-        right = (jnp.argmax(logits, axis=-1) == batch["label"]).astype(jnp.float32)
+        guess = jnp.argmax(logits, axis=-1)
+        right = (guess == batch["label"]).astype(jnp.float32)
+        if self.augmentation.mixing is None:
+            losses = smoothed_cross_entropy(logits, batch["label"], smoothing=self.label_smoothing)
+        else:
+            pair = batch["label"], batch["partner"], batch["share"]
+            losses = mixed_cross_entropy(logits, *pair, smoothing=self.label_smoothing)
+            right = batch["share"] * right + (1.0 - batch["share"]) * (guess == batch["partner"])
         count = jnp.sum(valid)
         terms = {"cross_entropy": (jnp.sum(losses * valid), count)}
         return terms, Aux({"train_top1": (jnp.sum(right * valid), count)}, model_state)
@@ -87,15 +102,14 @@ class Classification:
 
     def predict(self, params: Any, model_state: Any, batch: Batch) -> Predictions:
         """`log_probabilities` f32 [B, K]; -inf for classes that are no candidates."""
-        logits = self._logits(params, batch, train=False)
+        logits = self._logits(params, normalise(batch["image"], self.mean, self.std), train=False)
         if self.candidates is not None:
             excluded = np.ones((1, len(self.class_names)), bool)
             excluded[0, list(self.candidates)] = False
             logits = jnp.where(excluded, -jnp.inf, logits)
         return {"log_probabilities": jax.nn.log_softmax(logits, axis=-1)}
 
-    def _logits(self, params: Any, batch: Batch, **options: Any) -> jax.Array:
-        images = normalise(batch["image"], self.mean, self.std)
+    def _logits(self, params: Any, images: jax.Array, **options: Any) -> jax.Array:
         return cast(jax.Array, self.model.apply({"params": params}, images, **options)).astype(jnp.float32)
 
     def merge(self, predictions: Iterable[Predictions]) -> Predictions:

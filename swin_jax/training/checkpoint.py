@@ -13,11 +13,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
-from swin_jax.training import run_directory
+from swin_jax.training import hosts, run_directory
 from swin_jax.training.run_directory import RunDirectoryError
 from swin_jax.training.sharding import path_name
 from swin_jax.training.state import TrainState
@@ -81,14 +82,14 @@ class Checkpoints:
         return sorted(self._manager.all_steps()) if self.directory.exists() else []
 
     def due(self, step: int) -> bool:
-        return step % self._every == 0 or self._manager.reached_preemption(step)
+        return step % self._every == 0
 
     def save(
         self, step: int, state: TrainState, metrics: Mapping[str, float] | None = None, *, force: bool = False
     ) -> None:
         """Starts writing `state`, reached after `step` steps, unless that step is there. Returns before it is done.
 
-        Called after every step; it saves when `every` or a preemption announced to the cluster asks for it.
+        Called after every step; it saves when `every` asks for it.
         """
         if not (force or self.due(step)) or step in self.steps():
             return
@@ -157,7 +158,8 @@ class Checkpoints:
             try:
                 return self.restore(step, abstract, shardings)
             except DamagedCheckpoint as error:
-                log.warning("%s; moving it aside and taking the one before", error)
+                # The text, not the error: whoever keeps the record would keep all that the failed read left behind.
+                log.warning("%s; moving it aside and taking the one before", str(error))
                 self._set_aside(step)
         if steps:
             raise DamagedCheckpoint(
@@ -177,16 +179,30 @@ class Checkpoints:
         found = self.restore_items(step, wanted)
         counts = {"step": step, "skipped": self._about(step).get("skipped_steps", 0)}
         return TrainState(
-            **found,
-            **{
-                name: jax.device_put(jnp.asarray(count, jnp.int32), getattr(shardings, name))
-                for name, count in counts.items()
-            },
+            **found, **{name: _count(value, getattr(shardings, name)) for name, value in counts.items()}
         )
 
     def restore_items(self, step: int, wanted: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
         """Some items of the checkpoint at `step`, by name: `{"params": (abstract tree, shardings)}`."""
         held = {name: pair for name, pair in wanted.items() if jax.tree.leaves(pair[0])}
+        restored: Mapping[str, Any] = {}
+        problem: DamagedCheckpoint | None = None
+        try:
+            restored = self._read(step, held)
+        except DamagedCheckpoint as error:
+            problem = error
+        # What one host cannot read is damaged for all: they go back to the same step.
+        if said := [text for text in hosts.exchange(str(problem or "")) if text]:
+            raise DamagedCheckpoint(said[0]) from problem
+        trees = {name: restored[name] for name in held}
+        written = restored["about"].get("fingerprints", {})
+        for name, value in fingerprints(trees).items():
+            if int(value) != written.get(name):
+                raise _damaged(self.directory, step, f"{name} reads as other bits than were written")
+        return {name: trees.get(name, pair[0]) for name, pair in wanted.items()}
+
+    def _read(self, step: int, held: Mapping[str, tuple[Any, Any]]) -> Mapping[str, Any]:
+        """The named items and what was noted about them, as they are on disk."""
         self.check(step, {name: abstract for name, (abstract, _) in held.items()})
         targets = {
             name: jax.tree.map(
@@ -195,7 +211,7 @@ class Checkpoints:
             for name, pair in held.items()
         }
         try:
-            restored = self._manager.restore(
+            return self._manager.restore(
                 step,
                 args=ocp.args.Composite(
                     **{name: ocp.args.StandardRestore(tree) for name, tree in targets.items()},
@@ -204,12 +220,6 @@ class Checkpoints:
             )
         except Exception as error:  # likewise: damaged arrays surface as a bare Exception
             raise _damaged(self.directory, step, error) from error
-        trees = {name: restored[name] for name in held}
-        written = restored["about"].get("fingerprints", {})
-        for name, value in fingerprints(trees).items():
-            if int(value) != written.get(name):
-                raise _damaged(self.directory, step, f"{name} reads as other bits than were written")
-        return {name: trees.get(name, pair[0]) for name, pair in wanted.items()}
 
     def check(self, step: int, expected: Mapping[str, Any]) -> None:
         """Compares names and shapes of some items with what is expected, without reading an array.
@@ -233,12 +243,20 @@ class Checkpoints:
 
     def _set_aside(self, step: int) -> None:
         aside = self.directory.parent / "damaged"
-        if jax.process_index() == 0:
+
+        def move() -> None:
             aside.mkdir(parents=True, exist_ok=True)
             (self.directory / str(step)).rename(aside / str(step))
+
+        hosts.first(move)
         self._scores.pop(step, None)
         self._manager.close()
         self._manager = self._open()
+
+
+def _count(value: int, sharding: Any) -> jax.Array:
+    """An int32 scalar where `sharding` says, on any number of hosts."""
+    return jax.make_array_from_callback((), sharding, lambda _: np.asarray(value, np.int32))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,7 @@ from swin_jax.tasks.task import Batch, Predictions, Scorer, Task
 from swin_jax.training.run_directory import write_atomically
 from swin_jax.training.sharding import batch_sharding, local_rows, put_batch
 
+PIECE = 2**20  # bytes that every host adds to one exchange of what it has counted
 PredictStep = Callable[[Any, Any, Batch], Predictions]
 
 
@@ -92,12 +93,25 @@ def merge_over_hosts(scorer: Scorer) -> Scorer:
     """The counts of all hosts, on every host. With one host the scorer itself."""
     if jax.process_count() == 1:
         return scorer
-    own = np.frombuffer(pickle.dumps(scorer), np.uint8)
-    sizes = np.asarray(multihost_utils.process_allgather(np.int64(own.size))).ravel()
-    padded = np.zeros(int(sizes.max()), np.uint8)
-    padded[: own.size] = own
-    everyone = np.asarray(multihost_utils.process_allgather(padded)).reshape(len(sizes), -1)
-    merged, *others = (pickle.loads(row[:size].tobytes()) for row, size in zip(everyone, sizes, strict=True))
+    merged, *others = (pickle.loads(text) for text in gather(pickle.dumps(scorer)))
     for other in others:
         merged.merge(other)
     return merged
+
+
+def gather(own: bytes) -> list[bytes]:
+    """The bytes of all hosts, on every host and in their order. They pass through the devices in small pieces:
+    what a scorer of masks has counted may be larger than what a device has left."""
+    pieces = -(-len(own) // PIECE)
+    told = np.asarray([pieces, len(own) - PIECE * (pieces - 1)], np.int32)  # lengths may exceed 32 bits
+    shapes = np.asarray(multihost_utils.process_allgather(told)).reshape(-1, 2)
+    found = [bytearray() for _ in shapes]
+    for number in range(int(shapes[:, 0].max())):
+        piece = np.zeros(PIECE, np.uint8)
+        part = np.frombuffer(own, np.uint8)[number * PIECE : (number + 1) * PIECE]
+        piece[: part.size] = part
+        everyone = np.asarray(multihost_utils.process_allgather(piece)).reshape(len(shapes), PIECE)
+        for whole, row, (count, rest) in zip(found, everyone, shapes, strict=True):
+            if number < count:
+                whole += row[: rest if number == count - 1 else PIECE].tobytes()
+    return [bytes(whole) for whole in found]

@@ -5,10 +5,17 @@ Each check raises ValueError with the field, the value and what would be right.
 
 import difflib
 import os
+import socket
+import time
 from collections.abc import Iterable, Mapping
+from typing import Any
 
+import jax
 from etils import epath
 
+from swin_jax.training.run_directory import read_config
+
+NETWORK_DELAY = 60.0  # seconds after which every host sees a file that one has written, NFS caches included
 UNITS = ("steps", "epochs", "examples")
 
 
@@ -84,6 +91,18 @@ def check_workdir(workdir: str) -> epath.Path:
             f"--workdir={workdir} cannot be written ({reason}); name a writable directory"
         ) from error
     return path
+
+
+def check_shared(directory: epath.Path, resolved: Mapping[str, Any]) -> None:
+    """Whether this host finds in `directory` the run that the writing host has begun there."""
+    deadline = time.monotonic() + (NETWORK_DELAY if jax.process_count() > 1 else 0)
+    while (found := read_config(directory)) != resolved and time.monotonic() < deadline:
+        time.sleep(0.5)
+    if found != resolved:
+        raise ValueError(
+            f"--workdir={directory} on host {jax.process_index()} ({socket.gethostname()}) is not the directory that "
+            "host 0 writes; name one on storage that all hosts share"
+        )
 
 
 def check_batch_fields(

@@ -39,6 +39,9 @@ def select_devices(platform: str | None = None) -> list[Device]:
 def make_mesh(*, fsdp: int = 1, devices: Sequence[Device] | None = None) -> Mesh:
     """A mesh `(data, fsdp)` over `devices` (default: all). Axis type Auto: the compiler places activations.
 
+    The devices of a host lie together and in the order of the hosts, so that row r of a batch, which host
+    r n // B reads, is row r of the global array.
+
     Raises:
         ValueError: `fsdp` does not divide the number of devices.
     """
@@ -46,7 +49,12 @@ def make_mesh(*, fsdp: int = 1, devices: Sequence[Device] | None = None) -> Mesh
     if fsdp < 1 or len(devices) % fsdp:
         raise ValueError(f"mesh.fsdp is {fsdp}, which does not divide the {len(devices)} devices")
     shape = (len(devices) // fsdp, fsdp)
-    return jax.make_mesh(shape, BATCH_AXES, axis_types=(AxisType.Auto, AxisType.Auto), devices=devices)
+    axis_types = (AxisType.Auto, AxisType.Auto)
+    if len({device.process_index for device in devices}) > 1:
+        # make_mesh would order them by the network's topology, whatever host they belong to.
+        in_order = sorted(devices, key=lambda device: (device.process_index, device.id))
+        return Mesh(np.asarray(in_order).reshape(shape), BATCH_AXES, axis_types=axis_types)
+    return jax.make_mesh(shape, BATCH_AXES, axis_types=axis_types, devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -235,4 +235,4 @@ def test_strings_are_compact() -> None:
     many = Strings(f"n{i:08}/{i}.JPEG" for i in range(10_000))
     packed = len(pickle.dumps(many))
     assert packed == pytest.approx(sum(len(text) + 8 for text in many), rel=0.01)
-    assert many._bytes.dtype == np.uint8
+    assert many.joined.dtype == np.uint8

@@ -51,6 +51,21 @@ def test_any_step_of_a_large_set_is_reached_at_once():
     assert indices.max() < 14_197_122
 
 
+@pytest.mark.parametrize(("batch_size", "repeats"), [(24, 3), (32, 3), (16, 2), (20, 1)])
+def test_repeats_read_every_example_that_often_and_apart(batch_size, repeats):
+    size = 50
+    steps = size * repeats
+    joined = np.stack([plan.plan(5, step, batch_size, size, repeats) for step in range(steps)])
+    np.testing.assert_array_equal(np.bincount(joined.ravel()), np.full(size, repeats * batch_size))
+    once = plan.examples_at(5, np.arange(batch_size * steps // repeats), size)
+    # The order is the same as without: read that often, before the next one.
+    readings = np.repeat(once, repeats).reshape(steps, batch_size)
+    np.testing.assert_array_equal(np.sort(joined, axis=1), np.sort(readings, axis=1))
+    if repeats > 1:  # mixing pairs neighbours
+        found = np.stack([plan.places(t, np.arange(batch_size), batch_size, repeats) for t in range(steps)])
+        assert (found[:, ::2] != found[:, 1::2]).all()
+
+
 def test_the_order_and_the_draws_never_change():
     """A run is resumed by later versions of this program and of numpy: the numbers are part of the format."""
     np.testing.assert_array_equal(plan.plan(42, 1000, 8, 50_000), ORDER)

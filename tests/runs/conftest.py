@@ -72,15 +72,17 @@ def flags(folder: Path, **fields: Any) -> list[str]:
     return ["--config=experiments/own_images.py:micro_32", *(f"--config.{k}={v}" for k, v in values.items())]
 
 
-def start(verb: str, *arguments: str, devices: int = 1, **options: Any) -> "subprocess.Popen[str]":
-    """A verb in a process of its own, as a user starts it."""
+def start(
+    verb: str, *arguments: str, devices: int = 1, code: str = "", **options: Any
+) -> "subprocess.Popen[str]":
+    """A verb in a process of its own, as a user starts it; or `code` in its place."""
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0",
         "PYTHONWARNINGS": "default",
     }
     return subprocess.Popen(
-        [sys.executable, "-m", f"swin_jax.{verb}", *arguments],
+        [sys.executable, *(("-c", code) if code else ("-m", f"swin_jax.{verb}")), *arguments],
         cwd=ROOT,
         env=environment,
         text=True,

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from jax import nn, random
+from flax import linen as nn
 from jax import numpy as jnp
+from jax import random
 
 from swin_jax.models.registry import create_model
-from swin_jax.ops.augment import flip_rows, normalise
+from swin_jax.ops.augment import Augmentation, Mixing, flip_rows, normalise
 from swin_jax.ops.losses import smoothed_cross_entropy
 from swin_jax.tasks.classification import Classification, ClassificationScorer
 
@@ -50,6 +51,44 @@ def test_flips_mirror_about_half_of_the_rows() -> None:
     assert 150 < mirrored.sum() < 250
     np.testing.assert_array_equal(found[~mirrored], np.asarray(images)[~mirrored])
     np.testing.assert_array_equal(flip_rows(images, random.key(0), probability=0.0), images)
+
+
+class Constant(nn.Module):
+    """Gives every picture the same logits."""
+
+    logits: tuple[float, ...]
+
+    @nn.compact
+    def __call__(self, images: jnp.ndarray, train: bool) -> jnp.ndarray:
+        return jnp.broadcast_to(jnp.asarray(self.logits)[None], (len(images), len(self.logits)))
+
+
+def test_loss_and_accuracy_of_mixed_rows() -> None:
+    """Guess is class 1, of probabilities (.2, .5, .3): rows that are own, partner's, both or neither."""
+    task = Classification(
+        model=Constant((np.log(0.2), np.log(0.5), np.log(0.3))),
+        image_size=(4, 4),
+        class_names=("a", "b", "c"),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        label_smoothing=0.0,
+        augmentation=Augmentation(mixing=Mixing()),
+    )
+    batch = {
+        "image": jnp.zeros((4, 4, 4, 3)),
+        "label": jnp.asarray([1, 0, 1, 0]),
+        "partner": jnp.asarray([2, 1, 1, 2]),
+        "share": jnp.asarray([0.7, 0.7, 0.6, 0.5]),
+        "valid": jnp.ones(4, bool),
+    }
+    terms, aux = task.loss({}, {}, batch, random.key(0))
+    found, count = aux.metrics["train_top1"]
+    assert float(found) == pytest.approx(0.7 + 0.3 + 1.0 + 0.0)
+    assert float(count) == 4
+    log = np.log
+    expected = -(0.7 * log(0.5) + 0.3 * log(0.3) + 0.7 * log(0.2) + 0.3 * log(0.5) + log(0.5))
+    expected -= 0.5 * log(0.2) + 0.5 * log(0.3)
+    assert float(terms["cross_entropy"][0]) == pytest.approx(expected, rel=1e-5)
 
 
 def test_scores_equal_brute_force() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from swin_jax.models.registry import create_model
+from swin_jax.ops.augment import FLIP_ONLY, Augmentation, Erasing, Mixing, parse_policy
 from swin_jax.tasks.classification import Classification
 from swin_jax.training.optimizer import make_optimizer
 from swin_jax.training.schedules import make_schedule
@@ -21,7 +22,14 @@ BATCH = 16
 CLASSES = tuple("abcde")
 
 
-def micro_task(mesh: jax.sharding.Mesh, **fields: Any) -> Classification:
+PAPER = Augmentation(
+    policy=parse_policy("rand-m9-mstd0.5-inc1"), erasing=Erasing(), mixing=Mixing(mixup=0.8, cutmix=1.0)
+)
+
+
+def micro_task(
+    mesh: jax.sharding.Mesh, augmentation: Augmentation = FLIP_ONLY, **fields: Any
+) -> Classification:
     options = {"drop_path_rate": 0.2, "embed_dim": 32, "depths": (2,), "num_heads": (2,), "window_size": 2}
     model = create_model("swin", num_classes=5, constrain=constrain_rows(mesh), **(options | fields))
     return Classification(
@@ -31,6 +39,7 @@ def micro_task(mesh: jax.sharding.Mesh, **fields: Any) -> Classification:
         mean=(0.5, 0.5, 0.5),
         std=(0.25, 0.25, 0.25),
         label_smoothing=0.1,
+        augmentation=augmentation,
     )
 
 
@@ -121,7 +130,7 @@ def test_accumulation_is_exact_with_uneven_valid_rows(accumulation: int) -> None
 def test_invalid_rows_do_not_count() -> None:
     mesh = make_mesh(devices=jax.devices()[:1])
     task = micro_task(mesh, drop_path_rate=0.0)
-    task.flip = 0.0  # drawn by row, and the rows move
+    task.augmentation = Augmentation(flip=0.0)  # drawn by row, and the rows move
     batch = batch_at(0)
     batch["valid"][8:] = False
     half = {name: rows[:8] for name, rows in batch.items()}
@@ -138,9 +147,10 @@ def collectives(text: str) -> dict[str, int]:
     return {name: len(re.findall(rf"= .*? {name}(?:-start)?\(", text)) for name in names}
 
 
-def test_plain_data_parallelism_is_one_all_reduce() -> None:
+@pytest.mark.parametrize("augmentation", [FLIP_ONLY, PAPER], ids=["flip", "paper"])
+def test_plain_data_parallelism_is_one_all_reduce(augmentation: Augmentation) -> None:
     mesh = make_mesh(devices=jax.devices()[:8])
-    step, state = step_of(micro_task(mesh), mesh)
+    step, state = step_of(micro_task(mesh, augmentation), mesh)
     text = step.lower(state, put_batch(batch_at(0), mesh)).compile().as_text()
     assert collectives(text) == {
         "all-reduce": 1,
@@ -216,14 +226,13 @@ def test_learning_rate_follows_the_step_over_skipped_updates() -> None:
 
 
 def test_draws_do_not_depend_on_the_devices() -> None:
-    """Augmented rows on 1, 2 and 8 devices are the same bytes."""
+    """Rows under the paper's augmentation on 1, 2 and 8 devices are the same bytes."""
     key = jax.random.key(7)
     rows = []
     for devices in (1, 2, 8):
         mesh = make_mesh(devices=jax.devices()[:devices])
-        task = micro_task(mesh)
-        rows.append(np.asarray(jax.jit(task.augment)(put_batch(batch_at(3), mesh), key)["image"]))
-    assert (rows[0] != batch_at(3)["image"]).any()
-    np.testing.assert_array_equal(rows[0], rows[1])
-    np.testing.assert_array_equal(rows[0], rows[2])
-    assert jnp.issubdtype(rows[0].dtype, np.uint8)
+        task = micro_task(mesh, PAPER)
+        rows.append(jax.tree.map(np.asarray, dict(jax.jit(task.augment)(put_batch(batch_at(3), mesh), key))))
+    assert set(rows[0]) == {*batch_at(3), "partner", "share"}
+    jax.tree.map(np.testing.assert_array_equal, rows[0], rows[1])
+    jax.tree.map(np.testing.assert_array_equal, rows[0], rows[2])

@@ -1,8 +1,13 @@
-"""What happens to pictures on the device, inside the jitted step."""
+"""Flips, normalisation, and the random stream of each row."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped, UInt8
+
+
+def row_keys(key: jax.Array, rows: int) -> jax.Array:
+    """One key for each of `rows` rows of the global batch, from its place in it: keys [rows]."""
+    return jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(rows))
 
 
 def flip_rows(
