@@ -68,6 +68,13 @@ def platform_flag() -> flags.FlagHolder[str]:
 
 
 @cache
+def batch_size_flag() -> flags.FlagHolder[int]:
+    return flags.DEFINE_integer(
+        "batch_size", 0, "Images of a batch; 0 leaves it to the command.", lower_bound=0
+    )
+
+
+@cache
 def json_flag() -> flags.FlagHolder[bool]:
     return flags.DEFINE_bool("json", False, "One JSON object a line instead of a table.")
 

@@ -16,6 +16,8 @@ Config: TypeAlias = Any
 # may be resumed with other values of these.
 FREE_FIELDS = (
     "mesh",
+    "model.scan",
+    "model.remat",
     "data.root",
     "data.workers",
     "data.threads",
@@ -71,7 +73,8 @@ def base_config() -> Config:
         "absolute_position_size": tuple,
         "window_policy": str,
         "frozen_stages": int,
-        "remat": str,
+        "scan": bool,  # compile long stages as loops: a fraction of the compile time; give it a remat policy too
+        "remat": str,  # "full", "dots" or "weight_dots": what the backward pass computes again
         "implementation": str,
         # Segmenters
         "channels": int,

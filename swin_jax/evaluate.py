@@ -38,7 +38,7 @@ from swin_jax.data.decode import UnreadablePicture
 from swin_jax.data.labels import LabelCoding
 from swin_jax.data.sources import Source
 from swin_jax.data.sources.renumbered import present_classes, renumber
-from swin_jax.experiment import evaluation_batches, setup_of
+from swin_jax.inputs import evaluation_batches, inputs_of
 from swin_jax.restore import Run, open_run
 from swin_jax.setups import label_files
 from swin_jax.tasks.classification import Classification
@@ -115,7 +115,7 @@ def open_classes(run: Run, kind: str, split: str, root: str) -> Source:
     Raises:
         ValueError: the data are missing, or have classes that the run does not have.
     """
-    source = setup_of(run.config).open_source(kind, split, root=root or None)
+    source = inputs_of(run.config).open_source(kind, split, root=root or None)
     if run.coding is None:
         return renumber(source, run.class_names)
     if source.class_names != run.class_names:

@@ -1,30 +1,19 @@
-"""The pieces that train, evaluate and predict build from a config.
+"""What the verbs build from a config: model, task, schedule, optimizer. Its data are in `swin_jax.inputs`.
 
-The only place that reads one. What it hands on are keyword arguments.
+These two alone read one. What they hand on are keyword arguments. Nothing here needs the data libraries.
 """
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator
-from functools import cached_property, partial
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from swin_jax.config import Config
-from swin_jax.data.examples import ClassificationEval, ClassificationTrain, Example
 from swin_jax.data.labels import LabelCoding
-from swin_jax.data.pipeline import (
-    Buckets,
-    check_repeats,
-    eval_batches,
-    find_buckets,
-    row_fields,
-    train_batches,
-)
-from swin_jax.data.sources import Source, open_source
 from swin_jax.models.registry import Preprocessing, create_model, preprocessing
 from swin_jax.ops.augment import Augmentation, Erasing, Mixing, mixing_group, parse_policy
 from swin_jax.setups import segmentation
@@ -37,97 +26,6 @@ from swin_jax.training.sharding import path_name
 
 EMA = "ema/"  # before the names of metrics of the averaged parameters
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """The opened splits of an experiment and how their records become rows of a batch."""
-
-    train: Source
-    evaluation: Source
-    train_example: Example
-    eval_example: Example
-    config: Config
-
-    @property
-    def coding(self) -> LabelCoding | None:
-        """What the values of label maps mean, where the data have them."""
-        return getattr(self.train, "coding", None)
-
-    @cached_property
-    def buckets(self) -> Buckets:
-        """What decides the shapes of each evaluation example.
-
-        Raises:
-            ValueError: there are more than `evaluation.max_shapes`.
-        """
-        buckets = find_buckets(self.evaluation, self.eval_example, threads=self.config.data.threads)
-        shapes, most = len(set(buckets)), self.config.evaluation.max_shapes
-        if most and shapes > most:
-            raise ValueError(
-                f"the evaluation pictures have {shapes} sizes and evaluation.max_shapes is {most}: a program is "
-                "compiled for each; allow more, or resize to multiples with evaluation.size_multiple=32"
-            )
-        return buckets
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What the run is trained and evaluated on; a run is not resumed on other data."""
-        fingerprint = {"train": self.train.fingerprint, "evaluation": self.evaluation.fingerprint}
-        return {"data_identity": self.train.identity, "data_fingerprint": fingerprint}
-
-    def fields(self) -> dict[str, tuple[tuple[int, ...], str]]:
-        """What a batch holds: field -> (shape of a row, dtype), from the first record that can be read."""
-        added = {"example_index": ((), "uint32"), "valid": ((), "bool")}
-        return row_fields(self.train, self.train_example) | added
-
-    def train_batches(self, start_step: int, host: int, hosts: int) -> Iterator[dict[str, np.ndarray]]:
-        """This host's rows of the global batches from `start_step` on, without end."""
-        data = self.config.data
-        return train_batches(
-            self.train,
-            self.train_example,
-            batch_size=self.config.batch_size,
-            seed=self.config.seed,
-            start_step=start_step,
-            host=host,
-            hosts=hosts,
-            workers=data.workers,
-            threads=data.threads,
-            max_unreadable=data.max_unreadable,
-            repeats=data.repeats,
-        )
-
-    def eval_batches(self, host: int, hosts: int, devices: int) -> Iterator[dict[str, np.ndarray]]:
-        """This host's rows of the evaluation batches; their size is rounded up to a multiple of `devices`."""
-        return evaluation_batches(self.config, self.evaluation, host, hosts, devices, buckets=self.buckets)
-
-
-def evaluation_batches(
-    config: Config, source: Source, host: int, hosts: int, devices: int, *, buckets: Buckets | None = None
-) -> Iterator[dict[str, np.ndarray]]:
-    """As `Data.eval_batches`, of any source."""
-    return eval_batches(
-        source,
-        eval_example(config),
-        batch_size=-(-config.evaluate_batch_size // devices) * devices,
-        host=host,
-        hosts=hosts,
-        workers=config.data.workers,
-        threads=config.data.threads,
-        buckets=buckets,
-    )
-
-
-def open_data(config: Config, *, eval_split: str | None = None) -> Data:
-    """Opens both splits. Raises ValueError naming what is missing or does not fit."""
-    data = config.data
-    check_repeats(data.repeats)
-    root = data.root or None
-    opener = setup_of(config).open_source
-    train = opener(data.source, data.train_split, root=root)
-    evaluation = opener(data.source, eval_split or data.eval_split, root=root)
-    return Data(train, evaluation, train_example(config), eval_example(config), config)
 
 
 def check_classes(config: Config, class_names: tuple[str, ...]) -> None:
@@ -157,32 +55,6 @@ def pictures_of(config: Config) -> Preprocessing:
         (side, _), resize = published.size, published.resize
         own["resize"] = min(own["size"]) * resize // side if isinstance(resize, int) else tuple(own["size"])
     return dataclasses.replace(published, **own)
-
-
-def train_example(config: Config) -> Example:
-    return setup_of(config).train_example(config)
-
-
-def eval_example(config: Config) -> Example:
-    return setup_of(config).eval_example(config)
-
-
-def _classification_train(config: Config) -> ClassificationTrain:
-    pictures = pictures_of(config)
-    return ClassificationTrain(
-        size=pictures.size,
-        scale=config.data.crop_scale,
-        ratio=config.data.crop_ratio,
-        interpolation=pictures.interpolation,
-        pad_crop=config.data.pad_crop,
-    )
-
-
-def _classification_eval(config: Config) -> ClassificationEval:
-    pictures = pictures_of(config)
-    return ClassificationEval(
-        size=pictures.size, resize=pictures.resize, interpolation=pictures.interpolation
-    )
 
 
 def make_task(
@@ -243,34 +115,20 @@ def make_augmentation(config: Config) -> Augmentation:
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """The pieces of an experiment that differ between tasks.
+    """What of an experiment depends on its task; `inputs` has what its data depend on.
 
     Attributes:
-        open_source: (kind, split, root) -> the examples of a split.
-        train_example: what becomes of a record in training.
-        eval_example: and in evaluation.
         make_task: (config, class names, coding of label maps, fields of the model) -> the task.
         metric: of an evaluation, that ranks checkpoints.
     """
 
-    open_source: Callable[..., Source]
-    train_example: Callable[[Config], Example]
-    eval_example: Callable[[Config], Example]
     make_task: Callable[[Config, tuple[str, ...], LabelCoding | None, dict[str, Any]], Task]
     metric: str
 
 
 SETUPS = {
-    "classification": Setup(
-        open_source, _classification_train, _classification_eval, _classification, Classification.best_metric
-    ),
-    "segmentation": Setup(
-        segmentation.open_source,
-        segmentation.train_example,
-        segmentation.eval_example,
-        segmentation.make_task,
-        segmentation.Segmentation.best_metric,
-    ),
+    "classification": Setup(_classification, Classification.best_metric),
+    "segmentation": Setup(segmentation.make_task, segmentation.Segmentation.best_metric),
 }
 
 

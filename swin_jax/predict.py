@@ -27,7 +27,7 @@ from swin_jax.data.decode import UnreadablePicture
 from swin_jax.data.pipeline import eval_batches
 from swin_jax.data.sources import Source
 from swin_jax.data.sources.files import PICTURE_SUFFIXES, Files, Subset
-from swin_jax.experiment import eval_example, open_data
+from swin_jax.inputs import eval_example, open_data
 from swin_jax.restore import Run, open_run
 from swin_jax.setups import label_files
 from swin_jax.tasks import pictures
@@ -43,9 +43,7 @@ JSON = cli.json_flag()
 SHEET = flags.DEFINE_string("sheet", "", "Contact sheet to write; <workdir>/pictures/predict.png when empty.")
 SPLIT = cli.split_flag()
 COUNT = flags.DEFINE_integer("count", 16, "How many pictures of the split; 0: all.", lower_bound=0)
-BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", 0, "Pictures predicted at once; 0: 32 of a classifier, 1 of a segmenter.", lower_bound=0
-)
+BATCH_SIZE = cli.batch_size_flag()
 PLATFORM = cli.platform_flag()
 OUTPUT = flags.DEFINE_string(
     "output", "", "Directory of a segmenter's maps; <workdir>/predictions when empty."

@@ -22,7 +22,7 @@ import optax
 from etils import epath
 from jax.sharding import Mesh
 
-from swin_jax import cli, experiment
+from swin_jax import cli, experiment, inputs
 from swin_jax.config import FREE_FIELDS, Config, to_dict
 from swin_jax.data.decode import UnreadablePicture
 from swin_jax.restore import check_params, load_params, write_classes, write_coding
@@ -52,7 +52,7 @@ class Plan(NamedTuple):
 
     config: Config
     directory: epath.Path
-    data: experiment.Data
+    data: inputs.Data
     task: Task
     mesh: Mesh
     steps: experiment.Durations
@@ -83,7 +83,7 @@ def prepare(config: Config, workdir: str) -> Plan:
     experiment.make_task(config, ("any",))  # names and numbers of the model, before data are looked for
     ema = experiment.ema(config)
     profile_steps = preflight.step_range("profile_steps", config.profile_steps)
-    data = experiment.open_data(config)
+    data = inputs.open_data(config)
     experiment.check_classes(config, data.train.class_names)
     devices = sharding.select_devices(config.mesh.platform or None)
     mesh = sharding.make_mesh(fsdp=config.mesh.fsdp, devices=devices)
@@ -139,7 +139,7 @@ def check_hosts(resolved: Mapping[str, Any], made_by: Mapping[str, Any]) -> None
 
 
 def begin(
-    workdir: str, resolved: Mapping[str, Any], made_by: Mapping[str, Any], data: experiment.Data
+    workdir: str, resolved: Mapping[str, Any], made_by: Mapping[str, Any], data: inputs.Data
 ) -> None:
     """Makes `workdir` the directory of this run. Raises ValueError if it is another's or cannot be written."""
     directory = preflight.check_workdir(workdir)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from experiments import own_images
-from swin_jax import cli, experiment
+from swin_jax import cli, experiment, inputs
 from swin_jax import config as configs
 from swin_jax.data.labels import LabelCoding, LabelMap, default_palette
 from swin_jax.training.optimizer import make_optimizer
@@ -119,11 +119,9 @@ def test_every_experiment_makes_sense(path: Path, variant: str) -> None:
     assert 0 < float(schedule(schedule.warmup_steps)) <= schedule.peak
     task = experiment.make_task(config, ("a", "b", "c"))
     if config.task == "classification":
-        assert (
-            task.image_size == experiment.train_example(config).size == experiment.eval_example(config).size
-        )
+        assert task.image_size == inputs.train_example(config).size == inputs.eval_example(config).size
     else:
-        assert task.image_size == experiment.train_example(config).crop
+        assert task.image_size == inputs.train_example(config).crop
 
 
 def test_structures_see_what_a_step_compiles_to() -> None:
@@ -164,7 +162,7 @@ def test_every_experiment_steps_once(path: Path, variant: str) -> None:
     )
     labels = LabelMap(np.arange(480, dtype=np.uint8).reshape(20, 24) % 3, CODING, "labels")
     record = {"image": np.zeros((20, 24, 3), np.uint8), "label": 1, "name": "grey", "semantic": labels}
-    example = experiment.train_example(config)(record, np.random.default_rng(0))
+    example = inputs.train_example(config)(record, np.random.default_rng(0))
     batch = {name: np.stack([values] * 2) for name, values in example.items()} | {
         "example_index": np.arange(2, dtype=np.uint32),
         "valid": np.ones(2, bool),

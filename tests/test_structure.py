@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "data": (),
     "weights": (),
     "setups": ("config", "data", "tasks", "models", "training"),
+    "measure": ("training", "tasks", "models", "ops"),
 }
 # Libraries that one place alone knows.
 ONLY_IN = {
@@ -27,16 +28,25 @@ ONLY_IN = {
     "grain": ("data/",),
     "tensorflow_datasets": ("data/",),
     "array_record": ("data/",),
-    "PIL": ("data/", "tasks/pictures"),
+    "PIL": ("data/", "tasks/pictures", "measure/torch_peer.py"),
     "cv2": ("data/", "tasks/pictures"),
     "matplotlib": ("tasks/pictures",),
     "ml_collections": ("cli.py", "config.py"),
-    "absl": ("evaluate.py", "predict.py", "prepare.py", "summary.py", "cli.py", "data/reading.py"),
+    "absl": (
+        "evaluate.py",
+        "predict.py",
+        "prepare.py",
+        "summary.py",
+        "benchmark.py",
+        "cli.py",
+        "data/reading.py",
+    ),
 }
 # A room of its own: what runs where the data libraries are not installed.
 WITHOUT_DATA_LIBRARIES = (
     "swin_jax.summary",
     "swin_jax.experiment",
+    "swin_jax.benchmark",
     "swin_jax.tasks.classification",
     "swin_jax.tasks.segmentation",
     "swin_jax.models.registry",

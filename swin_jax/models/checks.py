@@ -57,6 +57,11 @@ def check_swin(model: "SwinTransformer", remat_policies: Sequence[str]) -> None:
     for field in ("dtype", "param_dtype"):
         _check_float_type(field, getattr(model, field))
     check_choice("window_policy", model.window_policy, WINDOW_POLICIES)
+    if model.scan and (model.drop_rate or model.attn_drop_rate):
+        raise ValueError(
+            f"scan draws for drop path alone: with it drop_rate and attn_drop_rate must be 0, got "
+            f"{model.drop_rate} and {model.attn_drop_rate}"
+        )
     if model.remat is not None:
         check_choice("remat", model.remat, remat_policies)
     check_choice("implementation", model.implementation, implementation_names())

@@ -1,4 +1,4 @@
-"""The parts that Swin models share: patch embedding, patch merging, MLP, drop path, and their initialisation.
+"""The parts that Swin models share: patch embedding, patch merging, MLP, stochastic depth, and their initialisation.
 
 Maps are `[batch, height, width, channels]`. `dtype` is the type computed in, `param_dtype` the type
 parameters are kept in; every norm computes in float32 whatever they are.
@@ -6,6 +6,7 @@ parameters are kept in; every norm computes in float32 whatever they are.
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -112,24 +113,26 @@ def pad_to_multiple(
     return jnp.pad(x, ((0, 0), (0, below), (0, right), (0, 0))) if below or right else x
 
 
-class DropPath(nn.Module):
-    """Stochastic depth (Huang et al., 2016): drops a residual branch for whole examples.
+def drop_path_scales(
+    key: Key[Array, ""], rates: Sequence[float], examples: int
+) -> Float[Array, "blocks branches=2 examples"]:
+    """Stochastic depth (Huang et al., 2016): the factor of each residual branch of each example, float32.
 
-    A kept branch is divided by the probability of keeping it. The key comes from the "dropout" collection,
-    folded with this module's path: each branch of each block draws for itself. Rate 0 draws nothing.
+    A branch of block `i` is dropped, 0, with probability `rates[i]`, else divided by the probability of keeping
+    it. Both branches of every block draw for themselves.
     """
+    keep = jnp.asarray([1.0 - rate for rate in rates], jnp.float32)[:, None, None]
+    return jax.random.bernoulli(key, keep, (len(rates), 2, examples)) / keep
 
-    rate: float
 
-    @nn.compact
-    def __call__(self, x: Float[Array, "batch ..."], train: bool) -> Float[Array, "batch ..."]:
-        if not train or self.rate == 0.0:
-            return x
-        keep = 1.0 - self.rate
-        shape = (x.shape[0],) + (1,) * (x.ndim - 1)
-        kept = jax.random.bernoulli(self.make_rng("dropout"), keep, shape)
-        # The factor stays float32: rounded to bfloat16 it would scale the kept branches wrongly.
-        return (x * (kept / jnp.float32(keep))).astype(x.dtype)
+def scale_examples(
+    x: Float[Array, "batch height width channels"], scale: Float[Array, " batch"] | None
+) -> Float[Array, "batch height width channels"]:
+    """Multiplies each example by its factor. None multiplies nothing."""
+    if scale is None:
+        return x
+    # The factor stays float32: rounded to bfloat16 it would scale the kept branches wrongly.
+    return (x * scale[:, None, None, None]).astype(x.dtype)
 
 
 class PatchProjection(TypedModule):

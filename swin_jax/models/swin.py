@@ -27,12 +27,13 @@ from jaxtyping import Array, Float
 from swin_jax.models import checks
 from swin_jax.models.layers import (
     Dense,
-    DropPath,
     LayerNorm,
     Mlp,
     PatchEmbed,
     PatchMerging,
     TypedModule,
+    drop_path_scales,
+    scale_examples,
     small_normal,
 )
 from swin_jax.ops.resize import resize_grid
@@ -48,6 +49,9 @@ REMAT_POLICIES: dict[str, Callable[..., Any] | None] = {
     "weight_dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
 """What a block keeps for its backward pass: nothing, all matrix products, or those with weights."""
+
+SHORTEST_SCAN = 4
+"""Blocks of a stage from which on `scan` stacks them: a single pair is no loop."""
 
 
 def window_and_shift(height: int, width: int, window: int, shifted: bool, policy: str) -> tuple[int, int]:
@@ -109,11 +113,14 @@ class SwinBlock(TypedModule):
     num_heads: int
     shifted: bool
     mlp_ratio: float = 4.0
-    drop_path_rate: float = 0.0
     drop_rate: float = 0.0
 
     @nn.compact
-    def __call__(self, x: Map, train: bool) -> Map:
+    def __call__(
+        self, x: Map, train: bool, branch_scales: Float[Array, "branches=2 batch"] | None = None
+    ) -> Map:
+        """`branch_scales` are one block's of `drop_path_scales`; None drops no branch."""
+        of_attention, of_mlp = (None, None) if branch_scales is None else branch_scales
         attention = self.attention(
             num_heads=self.num_heads,
             shifted=self.shifted,
@@ -122,10 +129,10 @@ class SwinBlock(TypedModule):
             **self.types,
         )
         branch = attention(LayerNorm(name="norm1", **self.types)(x), train)
-        x = x + DropPath(self.drop_path_rate, name="drop_path1")(branch, train)
+        x = x + scale_examples(branch, of_attention)
         mlp = Mlp(int(x.shape[-1] * self.mlp_ratio), self.drop_rate, name="mlp", **self.types)
         branch = mlp(LayerNorm(name="norm2", **self.types)(x), train)
-        return x + DropPath(self.drop_path_rate, name="drop_path2")(branch, train)
+        return x + scale_examples(branch, of_mlp)
 
 
 class SwinStage(TypedModule):
@@ -135,25 +142,56 @@ class SwinStage(TypedModule):
     num_heads: int
     drop_path_rates: Sequence[float]
     downsample: bool
+    scan: bool = False
     constrain: Callable[[Array], Array] | None = None
 
     @nn.compact
     def __call__(self, x: Map, train: bool) -> tuple[Map, Float[Array, "batch _ _ _"]]:
         """Returns the stage's map, and what the next stage starts from."""
-        for index, rate in enumerate(self.drop_path_rates):
-            block = self.block(
-                num_heads=self.num_heads,
-                shifted=index % 2 == 1,
-                drop_path_rate=rate,
-                name=f"block{index}",
-                **self.types,
-            )
-            x = block(x, train)
-            if self.constrain is not None:
-                x = self.constrain(x)
+        depth, scales = len(self.drop_path_rates), None
+        if train and max(self.drop_path_rates) > 0.0:
+            scales = drop_path_scales(self.make_rng("dropout"), self.drop_path_rates, x.shape[0])
+        scanned = depth // 2 * 2 if self._scans() else 0
+        if scanned:
+            x = self._pairs(x, train, scanned, scales)
+        for index in range(scanned, depth):
+            block = self._block(shifted=index % 2 == 1, name=f"block{index}")
+            x = self._placed(block(x, train, None if scales is None else scales[index]))
         if not self.downsample:
             return x, x
         return x, PatchMerging(2 * x.shape[-1], name="downsample", **self.types)(x)
+
+    def _scans(self) -> bool:
+        return self.scan and len(self.drop_path_rates) >= SHORTEST_SCAN and not self.is_initializing()
+
+    def _pairs(self, x: Map, train: bool, count: int, scales: Float[Array, "blocks 2 batch"] | None) -> Map:
+        """The first `count` blocks, whose program is compiled once for a plain and a shifted one."""
+        params = self.variables["params"]
+        stacked = [
+            jax.tree.map(
+                lambda *leaves: jnp.stack(leaves), *(params[f"block{i}"] for i in range(j, count, 2))
+            )
+            for j in (0, 1)
+        ]
+        # Free of this module, so that a traced slice of the stack can be their parameters.
+        blocks = [self._block(shifted=shifted, parent=None) for shifted in (False, True)]
+
+        def pair(x: Map, inputs: Any) -> tuple[Map, None]:
+            params, scales = inputs
+            for j, block in enumerate(blocks):
+                out = block.apply({"params": params[j]}, x, train, None if scales is None else scales[j])
+                x = self._placed(out)
+            return x, None
+
+        if scales is not None:
+            scales = scales[:count].reshape(count // 2, 2, *scales.shape[1:])
+        return jax.lax.scan(pair, x, (stacked, scales))[0]
+
+    def _block(self, **fields: Any) -> nn.Module:
+        return self.block(num_heads=self.num_heads, **fields, **self.types)
+
+    def _placed(self, x: Any) -> Map:
+        return x if self.constrain is None else self.constrain(x)
 
 
 class SwinTransformer(TypedModule):
@@ -180,6 +218,8 @@ class SwinTransformer(TypedModule):
       frozen_stages: -1 trains everything; 0 freezes the patch embedding, 1 also the position embedding, k >= 2
         also the first k - 1 stages. Frozen parts get no gradient and run as in evaluation; `frozen` tells the
         optimizer.
+      scan: compile a stage of 4 or more blocks as a loop over one pair, with their parameters stacked on the way
+        in. Same numbers and draws, a fraction of the compile time; dropout other than drop path must be 0.
       remat: None, or a name of `REMAT_POLICIES`: recompute each block in the backward pass.
       implementation: of `swin_jax.ops.window_attention`.
       constrain: applied to the map after the embedding and every block: the place for a sharding constraint.
@@ -208,6 +248,7 @@ class SwinTransformer(TypedModule):
     features_only: bool = False
     out_indices: Sequence[int] | None = None
     frozen_stages: int = -1
+    scan: bool = False
     remat: str | None = None
     implementation: str = "auto"
     constrain: Callable[[Array], Array] | None = None
@@ -355,6 +396,7 @@ class SwinTransformer(TypedModule):
             num_heads=self.num_heads[index],
             drop_path_rates=tuple(float(rate) for rate in rates[start : start + self.depths[index]]),
             downsample=index < len(self.depths) - 1,
+            scan=self.scan,
             constrain=self.constrain,
             name=f"stage{index}",
             **self.types,

@@ -102,26 +102,25 @@ def test_patch_projection_starts_uniform_within_the_root_of_its_fan_in():
         assert float(value.std()) == pytest.approx(bound / math.sqrt(3), rel=0.05)
 
 
-def drop(rate: float, rows: int, key: int = 0) -> np.ndarray:
-    path = layers.DropPath(rate)
-    return np.asarray(path.apply({}, jnp.ones((rows, 2, 2, 3)), True, rngs={"dropout": jax.random.key(key)}))
+def test_stochastic_depth_drops_with_its_rate_and_scales_what_it_keeps():
+    rates = (0.0, 0.1, 0.3)
+    scales = np.asarray(layers.drop_path_scales(jax.random.key(0), rates, 4000))
+    assert scales.shape == (3, 2, 4000)
+    assert (scales[0] == 1).all()
+    for rate, of_block in zip(rates, scales, strict=True):
+        assert set(np.unique(of_block)) <= {np.float32(0), np.float32(1) / np.float32(1 - rate)}
+        assert (of_block == 0).mean(axis=1) == pytest.approx(rate, abs=0.03)
 
 
-def test_drop_path_drops_whole_examples_and_scales_the_others():
-    out = drop(0.3, 4000)
-    assert (out == out[:, :1, :1, :1]).all()
-    values = out[:, 0, 0, 0]
-    np.testing.assert_allclose(np.unique(values), [0, 1 / 0.7], rtol=1e-6)
-    assert (values == 0).mean() == pytest.approx(0.3, abs=0.03)
+def test_every_branch_of_every_block_draws_for_itself():
+    scales = layers.drop_path_scales(jax.random.key(0), (0.5, 0.5), 64)
+    assert len({tuple(branch) for branch in np.asarray(scales).reshape(4, 64).tolist()}) == 4
 
 
-def test_drop_path_draws_nothing_in_evaluation_or_at_rate_zero():
-    x = jnp.ones((4, 2, 2, 3))
-    np.testing.assert_array_equal(layers.DropPath(0.5).apply({}, x, False), x)
-    np.testing.assert_array_equal(layers.DropPath(0.0).apply({}, x, True), x)
-
-
-def test_drop_path_keeps_bfloat16():
-    path = layers.DropPath(0.5)
-    out = path.apply({}, jnp.ones((4, 2, 2, 3), jnp.bfloat16), True, rngs={"dropout": jax.random.key(0)})
+def test_a_factor_multiplies_its_whole_example_and_keeps_the_type():
+    x = jnp.ones((2, 3, 3, 4), jnp.bfloat16)
+    out = layers.scale_examples(x, jnp.asarray([0.0, 1 / 0.7], jnp.float32))
     assert out.dtype == jnp.bfloat16
+    assert not out[0].any()
+    np.testing.assert_array_equal(out[1], jnp.full((3, 3, 4), 1 / 0.7, jnp.bfloat16))
+    assert layers.scale_examples(x, None) is x

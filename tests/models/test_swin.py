@@ -12,7 +12,6 @@ import pytest
 from swin_jax.models import checks
 from swin_jax.models.registry import create_model
 from swin_jax.models.swin import REMAT_POLICIES, SwinTransformer, window_and_shift
-from tests.parity.naming import flatten
 
 MICRO = {"embed_dim": 8, "depths": (2, 2), "num_heads": (2, 4), "window_size": 4, "num_classes": 5}
 
@@ -96,10 +95,16 @@ def test_parameter_paths_and_shapes():
 
 @pytest.mark.parametrize(
     "change",
-    [{"window_policy": "dense"}, *({"remat": name} for name in REMAT_POLICIES), {"dtype": "bfloat16"}],
+    [
+        {"window_policy": "dense"},
+        *({"remat": name} for name in REMAT_POLICIES),
+        {"dtype": "bfloat16"},
+        {"scan": True, "depths": (2, 5)},
+    ],
 )
 def test_the_layout_does_not_depend_on_execution(change: dict):
-    assert shapes(micro(**change)) == shapes(micro())
+    depths = {"depths": change["depths"]} if "depths" in change else {}
+    assert shapes(micro(**change)) == shapes(micro(**depths))
 
 
 def test_feature_maps_have_their_own_norms_and_no_head():
@@ -260,27 +265,18 @@ def test_drop_path_grows_linearly_over_all_blocks():
     np.testing.assert_allclose(rates, [0.0, 0.1, 0.2, 0.3, 0.4])
 
 
-def branch_drops(key: int, rows: int) -> dict[str, np.ndarray]:
-    """Which rows each branch dropped, seen in the outputs of the drop path modules."""
-    model, variables = micro(drop_path_rate=0.5), perturbed()
+def test_each_branch_of_each_block_is_dropped_by_its_own_draw():
+    """The residual branches, read off as what a block adds: none is zero in the first block, rate 0."""
+    model, variables, rows = micro(drop_path_rate=0.5), perturbed(), 64
+    seen = ("norm2", "block0", "block1")
     apply = functools.partial(
-        model.apply, train=True, capture_intermediates=lambda module, _: type(module).__name__ == "DropPath"
+        model.apply, train=True, capture_intermediates=lambda module, _: module.name in seen
     )
-    rngs = {"dropout": jax.random.key(key)}
-    _, state = jax.jit(apply)(variables, pictures(16, 16, batch=rows), rngs=rngs)
-    outputs = flatten(
-        jax.tree.map(np.asarray, state["intermediates"], is_leaf=lambda x: isinstance(x, tuple))
-    )
-    return {path: (value[0] == 0).all(axis=(1, 2, 3)) for path, value in outputs.items()}
-
-
-def test_every_branch_draws_for_itself():
-    drops = branch_drops(0, 64)
-    assert len(drops) == 8
-    first = [value for path, value in drops.items() if "stage0/block0" in path]
-    assert not np.any(first)
-    drawn = [tuple(value) for path, value in drops.items() if "stage0/block0" not in path]
-    assert len(set(drawn)) == len(drawn) == 6
+    _, state = jax.jit(apply)(variables, pictures(16, 16, batch=rows), rngs={"dropout": jax.random.key(0)})
+    first, second = (state["intermediates"]["stage1"][name]["__call__"][0] for name in ("block0", "block1"))
+    moved = np.asarray(jnp.abs(second - first).max(axis=(1, 2, 3)))
+    # The last block has rate 0.5 in both branches: a quarter of the examples pass it unchanged.
+    assert (moved == 0).mean() == pytest.approx(0.25, abs=0.15)
 
 
 def test_randomness_is_a_function_of_the_key():
@@ -439,6 +435,40 @@ def test_recomputation_keeps_less_for_the_backward_pass():
     assert [hidden in found for found in maps] == [False, True, True, True]
 
 
+@pytest.mark.parametrize("remat", [None, "weight_dots"])
+@pytest.mark.parametrize("depth", [4, 5])
+def test_scanned_blocks_give_the_numbers_gradients_and_draws_of_the_loop(depth: int, remat: str | None):
+    shape = {"depths": (2, depth), "window_size": 2, "drop_path_rate": 0.5}
+    variables, images = perturbed(**shape), pictures(24, 24, batch=4)
+
+    def step(model: SwinTransformer) -> tuple[jax.Array, dict]:
+        def loss(variables: dict) -> tuple[jax.Array, jax.Array]:
+            logits = model.apply(variables, images, train=True, rngs={"dropout": jax.random.key(3)})
+            return (logits**2).sum(), logits
+
+        (_, logits), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(variables)
+        return logits, gradients
+
+    loop, scanned = step(micro(**shape)), step(micro(**shape, scan=True, remat=remat))
+    for ours, theirs in zip(jax.tree.leaves(scanned), jax.tree.leaves(loop), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5 * float(jnp.abs(theirs).max()))
+
+
+def test_a_scanned_stage_is_traced_as_one_pair():
+    def products(scan: bool) -> int:
+        model, variables = (
+            micro(depths=(6,), num_heads=(2,), scan=scan),
+            perturbed(depths=(6,), num_heads=(2,)),
+        )
+        return sum(
+            equation.primitive.name == "dot_general"
+            for equation in equations(jax.make_jaxpr(model.apply)(variables, pictures(16, 16)).jaxpr)
+        )
+
+    assert products(False) == 1 + 6 * 6 + 1
+    assert products(True) == 1 + 2 * 6 + 1
+
+
 def test_full_recomputation_runs_the_blocks_again():
     def products(remat: str | None) -> int:
         model = micro(remat=remat)
@@ -479,6 +509,10 @@ def test_constrain_is_called_after_the_embedding_and_every_block():
         (
             {"window_policy": "clasification"},
             "window_policy must be one of .*; did you mean 'classification'?",
+        ),
+        (
+            {"scan": True, "drop_rate": 0.1},
+            "scan draws for drop path alone: with it drop_rate and attn_drop_rate ",
         ),
         ({"remat": "dot"}, "remat must be one of full, dots, weight_dots, got 'dot'; did you mean 'dots'?"),
         ({"implementation": "pallas"}, "implementation must be one of auto, xla, got 'pallas'"),

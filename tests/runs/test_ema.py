@@ -15,7 +15,7 @@ import pytest
 
 from swin_jax import train
 from swin_jax.config import Config
-from swin_jax.experiment import Data
+from swin_jax.inputs import Data
 from swin_jax.restore import open_run
 from swin_jax.training.checkpoint import Checkpoints
 from swin_jax.training.run_directory import read_metrics

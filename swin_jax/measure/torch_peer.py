@@ -1,0 +1,213 @@
+"""The same model and the same recipe's loader in timm, for comparison in one run. Alone loads torch and timm."""
+
+import contextlib
+import functools
+import importlib
+import importlib.util
+import io
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from PIL import Image
+
+
+def missing() -> str:
+    """Which of torch and timm is not installed, in words; "" if both are."""
+    absent = [name for name in ("torch", "timm") if importlib.util.find_spec(name) is None]
+    return f"{' and '.join(absent)} not installed" if absent else ""
+
+
+def lacking(name: str) -> str:
+    """Why timm cannot run the model `name`, in words; "" if it can."""
+    if absent := missing():
+        return absent
+    _, timm = load()
+    return "" if timm.is_model(timm_name(name)) else f"timm has no model {timm_name(name)!r}"
+
+
+def timm_name(name: str) -> str:
+    """timm tells the number of classes apart, not the name."""
+    return name.removesuffix("_22k")
+
+
+def load() -> tuple[Any, Any]:
+    """The modules torch and timm.
+
+    A torchvision built for another torch lacks compiled operators that it names when imported; no model needs them.
+    """
+    torch = importlib.import_module("torch")
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError:
+        library = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        LIVING.append(library)
+    return torch, importlib.import_module("timm")
+
+
+LIVING: list[Any] = []
+"""Torch forgets operators with the library object that defined them."""
+
+
+class Peer:
+    """A timm model on the accelerator jax uses, eager or compiled.
+
+    Args:
+        name: of the model, as ours.
+        batch_size: of the random pictures.
+        size: (height, width) of a picture.
+        num_classes: of the head.
+        drop_path_rate: of training.
+        platform: "cpu" or "gpu".
+        bfloat16: automatic mixed precision.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        batch_size: int,
+        size: tuple[int, int],
+        num_classes: int,
+        drop_path_rate: float,
+        platform: str,
+        bfloat16: bool,
+    ) -> None:
+        self.torch, timm = load()
+        self.device = self.torch.device("cuda" if platform == "gpu" else "cpu")
+        self.bfloat16 = bfloat16
+        options = {"num_classes": num_classes, "drop_path_rate": drop_path_rate, "img_size": size}
+        self.model = timm.create_model(timm_name(name), **options).to(self.device)
+        draw = np.random.default_rng(0)
+        pictures = draw.standard_normal((batch_size, 3, *size), np.float32)
+        self.pictures = self.torch.from_numpy(pictures).to(self.device)
+        self.labels = self.torch.from_numpy(draw.integers(num_classes, size=batch_size)).to(self.device)
+
+    def inference(self, *, compiled: bool) -> Callable[[], None]:
+        """One pass in evaluation mode, run to its end."""
+        torch = self.torch
+        forward = torch.compile(self.model) if compiled else self.model
+
+        def run() -> None:
+            self.model.eval()
+            with torch.inference_mode(), self._precision():
+                forward(self.pictures)
+            self._finish()
+
+        return run
+
+    def training_step(self, *, compiled: bool) -> Callable[[], None]:
+        """Forward, backward, clipping of the gradient's norm and AdamW, as the published recipe has them."""
+        torch = self.torch
+        forward = torch.compile(self.model) if compiled else self.model
+        optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, weight_decay=0.05)
+        loss_of = torch.nn.CrossEntropyLoss(label_smoothing=0.1)
+
+        def run() -> None:
+            self.model.train()
+            optimizer.zero_grad(set_to_none=True)
+            with self._precision():
+                logits = forward(self.pictures)
+            loss_of(logits.float(), self.labels).backward()
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
+            optimizer.step()
+            self._finish()
+
+        return run
+
+    @contextlib.contextmanager
+    def _precision(self) -> Iterator[None]:
+        with self.torch.autocast(self.device.type, self.torch.bfloat16, enabled=self.bfloat16):
+            yield
+
+    def _finish(self) -> None:
+        if self.device.type == "cuda":
+            self.torch.cuda.synchronize()
+
+
+@runtime_checkable
+class Records(Protocol):
+    """Encoded pictures with their labels, any of them on its own."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Mapping[str, Any]: ...
+
+
+class PillowPictures:
+    """Records as timm's own data set reads them: decoded by Pillow, then timm's transform of the published recipe.
+
+    As long as an epoch of ImageNet, whatever the source holds, so that no epoch ends within a measurement. It travels
+    into worker processes, where the transform is made.
+    """
+
+    def __init__(self, source: Records, size: tuple[int, int]) -> None:
+        self.source, self.size = source, size
+
+    @functools.cached_property
+    def transform(self) -> Callable[[Any], Any]:
+        return _timm_data().create_transform(
+            self.size,
+            is_training=True,
+            use_prefetcher=True,
+            auto_augment="rand-m9-mstd0.5-inc1",
+            interpolation="bicubic",
+            color_jitter=0.4,
+            re_prob=0.25,
+            re_mode="pixel",
+        )
+
+    def __len__(self) -> int:
+        return 1_281_167
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        record = self.source[index % len(self.source)]
+        with Image.open(io.BytesIO(record["image"])) as picture:
+            return self.transform(picture.convert("RGB")), int(record["label"])
+
+
+class MixupCollate:
+    """timm's mixup and cutmix of the published recipe, on uint8 pictures while they become a batch."""
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+
+    @functools.cached_property
+    def collate(self) -> Callable[[Any], Any]:
+        return _timm_data().FastCollateMixup(
+            mixup_alpha=0.8,
+            cutmix_alpha=1.0,
+            switch_prob=0.5,
+            label_smoothing=0.1,
+            num_classes=self.num_classes,
+        )
+
+    def __call__(self, rows: Any) -> Any:
+        return self.collate(rows)
+
+
+def _timm_data() -> Any:
+    load()
+    return importlib.import_module("timm.data")
+
+
+def training_batches(
+    source: Records, *, size: tuple[int, int], batch_size: int, workers: int, num_classes: int
+) -> Iterator[Any]:
+    """timm's training loader with the published recipe, without end: resized crop, flip, RandAugment, mixup/cutmix.
+
+    As timm feeds an accelerator: uint8 pictures, mixed while they are collated; normalisation and random erasing are
+    the accelerator's, as they are in ours.
+    """
+    torch, _ = load()
+    loader = torch.utils.data.DataLoader(
+        PillowPictures(source, size),
+        batch_size=batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        collate_fn=MixupCollate(num_classes),
+        multiprocessing_context="spawn" if workers else None,
+    )
+    return iter(loader)
