@@ -121,9 +121,7 @@ def build(
     )
     classes = classes or create_model(config.model.name).num_classes
     names = tuple(str(number) for number in range(classes))
-    task = cast(
-        Classification, experiment.make_task(config, names, constrain=sharding.constrain_rows(mesh))
-    )
+    task = cast(Classification, experiment.make_task(config, names, constrain=sharding.constrain_rows(mesh)))
     schedule = experiment.learning_rate(config, EXAMPLES)
     params = jax.eval_shape(task.init, jax.random.key(0))[0]
     optimizer = make_optimizer(

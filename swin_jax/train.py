@@ -138,9 +138,7 @@ def check_hosts(resolved: Mapping[str, Any], made_by: Mapping[str, Any]) -> None
     )
 
 
-def begin(
-    workdir: str, resolved: Mapping[str, Any], made_by: Mapping[str, Any], data: inputs.Data
-) -> None:
+def begin(workdir: str, resolved: Mapping[str, Any], made_by: Mapping[str, Any], data: inputs.Data) -> None:
     """Makes `workdir` the directory of this run. Raises ValueError if it is another's or cannot be written."""
     directory = preflight.check_workdir(workdir)
     run_directory.claim(directory, resolved, made_by, free=FREE_FIELDS)
