@@ -47,8 +47,9 @@ $(VENV)/.test: $(VENV)/.run requirements-test.txt
 	$(PIP) -r requirements-test.txt
 	@touch $@
 
-$(VENV)/.parity: $(VENV)/.test requirements-parity.txt
+$(VENV)/.parity: $(VENV)/.test requirements-parity.txt Makefile
 	$(PIP) -r requirements-parity.txt
+	$(PIP) --no-deps timm==1.0.31 torchvision==0.28.0
 	@touch $@
 
 clean:

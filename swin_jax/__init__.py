@@ -1,0 +1,27 @@
+"""Swin Transformer in JAX and Flax.
+
+For people who write their own loops: `load` and `features` give a model with weights from any known file,
+`create_model` one without, `preprocessing` says how its pictures are made. Everything is imported on first use.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from swin_jax.models.registry import create_model, model_names, preprocessing
+    from swin_jax.pretrained import features, load
+
+_HOMES = {
+    "load": "swin_jax.pretrained",
+    "features": "swin_jax.pretrained",
+    "create_model": "swin_jax.models.registry",
+    "model_names": "swin_jax.models.registry",
+    "preprocessing": "swin_jax.models.registry",
+}
+__all__ = ["create_model", "features", "load", "model_names", "preprocessing"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'swin_jax' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

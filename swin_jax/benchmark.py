@@ -2,7 +2,7 @@
 
     python -m swin_jax.benchmark --model=swin_tiny_patch4_window7_224 --batch_size=8
     python -m swin_jax.benchmark --config=experiments/imagenet1k.py:swin_tiny --batch_size=128
-    python -m swin_jax.benchmark --config=experiments/imagenet1k.py:swin_tiny --compile-for=v5e:4x4
+    python -m swin_jax.benchmark --config=experiments/imagenet1k.py:swin_tiny --config.model.scan --compile-for=v5e:4x4
     python -m swin_jax.benchmark --config=experiments/imagenet1k.py:swin_tiny --loader
 
 Without further options: inference and the training step on one device, and timm's beside them where torch and timm
@@ -137,6 +137,7 @@ def build(
         mesh=mesh,
         batch_size=config.batch_size,
         accumulation=config.accumulation,
+        ema=experiment.ema(config),
         rules=config.mesh.rules,
         seed=config.seed,
     )

@@ -50,9 +50,12 @@ def base_config() -> Config:
     config.keep_checkpoints = 2  # newest ones; the best is kept besides
     config.log_every = 50  # steps
     config.max_not_finite = 0  # steps that may be skipped for not being finite
-    config.init_from = (
-        ""  # a run directory whose parameters (their average, if it keeps one) the run begins with
-    )
+    # What the run begins with: a run directory (its average, if it keeps one), or a weight file of the official
+    # code, timm, torchvision, transformers or OpenMMLab. Bias tables are resampled to the run's window.
+    config.init_from = ""
+    # Its head: "" where the classes agree in number, else a fresh one; "fresh"; or a file with the row of that
+    # head for each class (ImageNet-22K to 1K), or with the WordNet id of each of its rows.
+    config.init_head = ""
     config.profile_steps = ""  # "first:stop": a profiler trace of these steps (stop excluded) under profile/
     config.deterministic = False  # GPU: the same bits in every run, slower; CPU and TPU give them anyway
 

@@ -150,25 +150,3 @@ def choose_step(checkpoints: Checkpoints, wanted: str) -> int:
     if not wanted.isdigit() or int(wanted) not in steps:
         raise ValueError(f"--checkpoint is {wanted!r}; choose best, newest or one of {steps}")
     return int(wanted)
-
-
-def check_params(workdir: str, expected: Any) -> None:
-    """Whether a run can begin with the parameters of the one in `workdir`. Raises ValueError if it cannot."""
-    checkpoints, step, item = _best_of(workdir)
-    checkpoints.check(step, {item: expected})
-
-
-def load_params(workdir: str, expected: Any, shardings: Any) -> Any:
-    """The best parameters of another run (their average, where it keeps one), to begin a new one with; names and
-    shapes must be `expected`'s."""
-    checkpoints, step, item = _best_of(workdir)
-    return checkpoints.restore_items(step, {item: (expected, shardings)})[item]
-
-
-def _best_of(workdir: str) -> tuple[Checkpoints, int, str]:
-    """The checkpoints of a run, the step of the best, and the name of the item that holds its parameters."""
-    directory = epath.Path(workdir)
-    config = _config_of(directory)
-    checkpoints = Checkpoints(directory / "checkpoints", metric=ranking(config), read_only=True)
-    item = "ema_params" if choose_parameters(config, "") == "ema" else "params"
-    return checkpoints, choose_step(checkpoints, "best"), item

@@ -22,10 +22,10 @@ import optax
 from etils import epath
 from jax.sharding import Mesh
 
-from swin_jax import cli, experiment, inputs
+from swin_jax import cli, experiment, inputs, pretrained
 from swin_jax.config import FREE_FIELDS, Config, to_dict
 from swin_jax.data.decode import UnreadablePicture
-from swin_jax.restore import check_params, load_params, write_classes, write_coding
+from swin_jax.restore import write_classes, write_coding
 from swin_jax.tasks.task import Task
 from swin_jax.training import hosts, loop, optimizer, preflight, run_directory, sharding
 from swin_jax.training.checkpoint import Checkpoints
@@ -39,6 +39,7 @@ from swin_jax.training.run_directory import RunDirectoryError
 from swin_jax.training.schedules import Schedule
 from swin_jax.training.state import TrainState, abstract_state, begin_with, create_state, make_train_step
 from swin_jax.training.watch import Watch, alone
+from swin_jax.weights import Fitted
 
 CONFIG = cli.config_flag()
 WORKDIR = cli.workdir_flag()
@@ -62,6 +63,7 @@ class Plan(NamedTuple):
     profile_steps: range
     abstract: TrainState  # shapes of the state
     shardings: TrainState
+    begin: Fitted | None  # parameters of `init_from`, for a run that has no checkpoint yet
 
 
 def main(_: Sequence[str]) -> None:
@@ -101,12 +103,11 @@ def prepare(config: Config, workdir: str) -> Plan:
     transformation = make_transformation(config, task, schedule)
     abstract = abstract_state(task, transformation, config.seed, with_ema=ema is not None)
     shardings = sharding.state_shardings(abstract, mesh, config.mesh.rules)
-    if config.init_from:
-        check_params(config.init_from, abstract.params)
+    begin = first_params(config, workdir, abstract.params, data.train.class_names)
     resolved, made_by = to_dict(config) | data.identity, provenance()
     check_hosts(resolved, made_by)
     directory = epath.Path(workdir)
-    hosts.first(lambda: begin(workdir, resolved, made_by, data))
+    hosts.first(lambda: claim(workdir, resolved, made_by, data))
     preflight.check_shared(directory, resolved)
     return Plan(
         config=config,
@@ -121,6 +122,7 @@ def prepare(config: Config, workdir: str) -> Plan:
         profile_steps=profile_steps,
         abstract=abstract,
         shardings=shardings,
+        begin=begin,
     )
 
 
@@ -138,12 +140,32 @@ def check_hosts(resolved: Mapping[str, Any], made_by: Mapping[str, Any]) -> None
     )
 
 
-def begin(workdir: str, resolved: Mapping[str, Any], made_by: Mapping[str, Any], data: inputs.Data) -> None:
+def claim(workdir: str, resolved: Mapping[str, Any], made_by: Mapping[str, Any], data: inputs.Data) -> None:
     """Makes `workdir` the directory of this run. Raises ValueError if it is another's or cannot be written."""
     directory = preflight.check_workdir(workdir)
     run_directory.claim(directory, resolved, made_by, free=FREE_FIELDS)
     write_classes(directory, data.train.class_names)
     write_coding(directory, data.coding)
+
+
+def first_params(config: Config, workdir: str, params: Any, class_names: Sequence[str]) -> Fitted | None:
+    """The parameters of `init_from`; None without it, or where a checkpoint stands that the run resumes from.
+
+    Raises:
+        ValueError: they cannot be read or do not fit the model.
+    """
+    if config.init_head and not config.init_from:
+        raise ValueError(
+            f"init_head is {config.init_head!r}, but there is no init_from whose head it could pick"
+        )
+    begun = workdir and Checkpoints(epath.Path(workdir) / "checkpoints", read_only=True).steps()
+    if not config.init_from or begun:
+        return None
+    begin = pretrained.beginning(config.init_from, params, head=config.init_head, class_names=class_names)
+    log.info("beginning with %s", "; ".join(begin.notes))
+    if begin.fresh:
+        log.info("fresh: %s", ", ".join(begin.fresh))
+    return begin
 
 
 def make_transformation(
@@ -194,10 +216,10 @@ def first_state(plan: Plan, checkpoints: Checkpoints) -> TrainState:
         log.info("resuming at step %d of %d", int(state.step), plan.steps.total)
         return state
     state = create_state(plan.task, plan.optimizer, plan.config.seed, plan.shardings)
-    if not plan.config.init_from:
+    if plan.begin is None:
         return state
-    begin = load_params(plan.config.init_from, plan.abstract.params, plan.shardings.params)
-    return begin_with(state, begin, plan.shardings)
+    params = pretrained.put(plan.begin, state.params, plan.shardings.params)
+    return begin_with(state, params, plan.shardings)
 
 
 def run_loop(

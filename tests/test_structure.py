@@ -18,9 +18,9 @@ MAY_IMPORT = {
     "tasks": ("models", "ops"),
     "training": ("tasks", "models", "ops"),
     "data": (),
-    "weights": (),
+    "weights": ("ops",),
     "setups": ("config", "data", "tasks", "models", "training"),
-    "measure": ("training", "tasks", "models", "ops"),
+    "measure": ("training", "tasks", "models", "ops", "weights"),
 }
 # Libraries that one place alone knows.
 ONLY_IN = {
@@ -30,6 +30,8 @@ ONLY_IN = {
     "array_record": ("data/",),
     "PIL": ("data/", "tasks/pictures", "measure/torch_peer.py"),
     "cv2": ("data/", "tasks/pictures"),
+    "torch": ("weights/", "measure/torch_peer.py"),
+    "safetensors": ("weights/files.py",),
     "matplotlib": ("tasks/pictures",),
     "ml_collections": ("cli.py", "config.py"),
     "absl": (
@@ -38,6 +40,7 @@ ONLY_IN = {
         "prepare.py",
         "summary.py",
         "benchmark.py",
+        "convert.py",
         "cli.py",
         "data/reading.py",
     ),

@@ -9,6 +9,7 @@ import optax
 from jax.sharding import Mesh
 
 from swin_jax.tasks.task import Task
+from swin_jax.training.ema import Ema
 from swin_jax.training.sharding import batch_sharding, state_shardings
 from swin_jax.training.state import TrainState, TrainStep, abstract_state, make_train_step
 
@@ -36,11 +37,12 @@ def step_program(
     mesh: Mesh,
     batch_size: int,
     accumulation: int,
+    ema: Ema | None = None,
     rules: Sequence[Any] = (),
     seed: int = 0,
 ) -> StepProgram:
     """The step that `swin_jax.train` would run; see `make_train_step` and `state_shardings` for the arguments."""
-    state = abstract_state(task, optimizer, seed)
+    state = abstract_state(task, optimizer, seed, with_ema=ema is not None)
     shardings = state_shardings(state, mesh, rules)
     step = make_train_step(
         task,
@@ -50,6 +52,7 @@ def step_program(
         seed=seed,
         learning_rate=learning_rate,
         accumulation=accumulation,
+        ema=ema,
     )
     rows = batch_sharding(mesh)
     batch = {

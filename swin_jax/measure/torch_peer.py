@@ -11,6 +11,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from PIL import Image
 
+from swin_jax.weights.peers import import_peer
+
 
 def missing() -> str:
     """Which of torch and timm is not installed, in words; "" if both are."""
@@ -32,23 +34,9 @@ def timm_name(name: str) -> str:
 
 
 def load() -> tuple[Any, Any]:
-    """The modules torch and timm.
-
-    A torchvision built for another torch lacks compiled operators that it names when imported; no model needs them.
-    """
-    torch = importlib.import_module("torch")
-    try:
-        importlib.import_module("torchvision")
-    except RuntimeError:
-        library = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        LIVING.append(library)
-    return torch, importlib.import_module("timm")
-
-
-LIVING: list[Any] = []
-"""Torch forgets operators with the library object that defined them."""
+    """The modules torch and timm."""
+    timm = import_peer("timm")
+    return importlib.import_module("torch"), timm
 
 
 class Peer:

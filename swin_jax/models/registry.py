@@ -95,6 +95,16 @@ def model_names() -> tuple[str, ...]:
     return tuple(REGISTRY)
 
 
+def matching(**fields: Any) -> tuple[str, ...]:
+    """The published names whose models have these fields."""
+    defaults = {field.name: field.default for field in dataclasses.fields(SwinTransformer)}
+    return tuple(
+        name
+        for name, entry in REGISTRY.items()
+        if all((defaults | entry.fields)[field] == value for field, value in fields.items())
+    )
+
+
 def create_model(name: str, **overrides: Any) -> SwinTransformer:
     """Makes the module of a published name.
 

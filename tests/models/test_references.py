@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from swin_jax.models.registry import create_model
+from swin_jax.weights import flatten
 from tests.parity import drawn
-from tests.parity.naming import flatten, from_official, from_transformers
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 FIELDS = {"embed_dim": 24, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8), "window_size": 7}
@@ -35,7 +35,7 @@ def close(ours, theirs, tolerance: float, scale: float | None = None) -> None:
 
 
 def official_weights(reference: dict[str, np.ndarray]) -> dict:
-    return from_official({name[6:]: value for name, value in reference.items() if name.startswith("state/")})
+    return drawn.tree({name[6:]: value for name, value in reference.items() if name.startswith("state/")})
 
 
 def nhwc(value: np.ndarray) -> np.ndarray:
@@ -59,7 +59,7 @@ def test_the_official_classifier_gives_the_same_logits_loss_and_gradient_norms()
     norms = {name: np.linalg.norm(value) for name, value in flatten(gradients).items()}
     ones = {f"{name[10:]}": value for name, value in reference.items() if name.startswith("grad_norm/")}
     shaped = {name: np.full(reference[f"state/{name}"].shape, norm) for name, norm in ones.items()}
-    for name, norm in flatten(from_official(shaped)).items():
+    for name, norm in flatten(drawn.tree(shaped)).items():
         close(norms[name], norm.flat[0], 1e-3)
 
 
@@ -83,7 +83,7 @@ def transformers_model(kind: str, **overrides):
         overrides |= {"num_classes": meta["classes"]}
     else:
         overrides |= {"features_only": True, "window_policy": "dense"}
-    params = from_transformers(drawn.weights(meta["shapes"][kind]))
+    params = drawn.tree(drawn.weights(meta["shapes"][kind]))
     return create_model("swin", **meta["fields"], **overrides), params, reference, meta
 
 

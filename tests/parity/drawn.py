@@ -5,8 +5,11 @@ Every value comes from numpy's frozen `RandomState`, seeded by the tensor's name
 
 import zlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+
+from swin_jax.weights import sort_state, unflatten
 
 CLASSIFICATION_SIZES = ((224, 224), (448, 448), (224, 448), (256, 320), (200, 264))
 DENSE_SIZES = (*CLASSIFICATION_SIZES, (97, 131))
@@ -20,6 +23,12 @@ def _normal(name: str, shape: tuple[int, ...]) -> np.ndarray:
 def weights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     """A value for every name of a PyTorch state dict; nothing, biases and tables included, is at its default."""
     return {name: _weight(name, tuple(shape)) for name, shape in shapes.items()}
+
+
+def tree(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """A PyTorch state dict, in any layout, as our parameter tree."""
+    arrays = {name: np.asarray(value, np.float32) for name, value in state.items()}
+    return unflatten(sort_state(arrays, "reference").params)
 
 
 def _weight(name: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -1,4 +1,5 @@
-"""Writes tests/goldens/transformers.npz: what transformers' Swin computes with a narrow model.
+"""Writes tests/goldens/transformers.npz, what transformers' Swin computes with a narrow model, and bicubic.npz, what
+torch's interpolation makes of position tables.
 
     python -m tests.parity.make_references
 
@@ -10,9 +11,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from swin_jax.weights import flatten
 from tests.parity import drawn, torch_swin
-from tests.parity.naming import flatten
 
 FIELDS = {
     "embed_dim": 16,
@@ -24,6 +26,8 @@ CLASSES = 5
 GRADIENT_SIZE_CLASSIFIER = (256, 320)
 GRADIENT_SIZE_DENSE = (97, 131)
 FILE = Path(__file__).parents[1] / "goldens" / "transformers.npz"
+BICUBIC = FILE.with_name("bicubic.npz")
+WINDOWS = ((7, 12), (12, 7), (7, 8), (16, 12))
 
 
 def main() -> None:
@@ -51,6 +55,29 @@ def main() -> None:
     }
     np.savez_compressed(FILE, meta=np.array(json.dumps(meta)), **arrays)
     print(f"{FILE}: {len(arrays)} arrays, {FILE.stat().st_size / 1e3:.0f} kB")
+    write_bicubic()
+
+
+def write_bicubic() -> None:
+    """Bias tables of one head and a position embedding, and what the published loaders resample them to."""
+    arrays: dict[str, np.ndarray] = {}
+    for old, new in WINDOWS:
+        before, after = 2 * old - 1, 2 * new - 1
+        table = drawn.pictures(before, before, batch=1)[0, :, :, :1]
+        arrays[f"table_{old}"] = table.reshape(-1, 1)
+        arrays[f"table_{old}_to_{new}"] = bicubic(table, (after, after)).reshape(-1, 1)
+    channels = drawn.pictures(14, 14, batch=6).transpose(1, 2, 0, 3)
+    arrays["position"] = channels.reshape(14, 14, -1)[:, :, :16]
+    arrays["position_to_24x16"] = bicubic(arrays["position"], (24, 16))
+    np.savez_compressed(BICUBIC, **arrays)
+    print(f"{BICUBIC}: {len(arrays)} arrays, {BICUBIC.stat().st_size / 1e3:.0f} kB")
+
+
+def bicubic(grid: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """`[rows, columns, channels]` by torch: half-pixel centres, no antialiasing."""
+    value = torch.from_numpy(np.ascontiguousarray(grid.transpose(2, 0, 1)))[None]
+    resized = torch.nn.functional.interpolate(value, size, mode="bicubic", align_corners=False)
+    return resized[0].numpy().transpose(1, 2, 0)
 
 
 def _sampled(gradients: dict) -> list[tuple[str, np.ndarray]]:

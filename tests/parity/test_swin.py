@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from swin_jax.models.registry import create_model
+from swin_jax.weights import flatten
 from tests.parity import drawn
-from tests.parity.naming import flatten, from_transformers
 
 try:
     from tests.parity import torch_swin
@@ -31,7 +31,7 @@ def close(ours: Any, theirs: np.ndarray, tolerance: float) -> None:
 
 
 def parameters(model: Any) -> dict:
-    return from_transformers(drawn.weights(torch_swin.shapes(model)))
+    return drawn.tree(drawn.weights(torch_swin.shapes(model)))
 
 
 @pytest.mark.parametrize("size", drawn.CLASSIFICATION_SIZES)

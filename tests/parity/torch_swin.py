@@ -1,14 +1,17 @@
 """What transformers' Swin computes from drawn weights: logits, maps and gradients, in our layout."""
 
+from typing import Any
+
 import numpy as np
 import torch
-import transformers
-from transformers import SwinBackbone, SwinConfig, SwinForImageClassification
 
+from swin_jax.weights.peers import import_peer
 from tests.parity import drawn
-from tests.parity.naming import Tree, from_transformers
 
+transformers = import_peer("transformers")
 transformers.logging.set_verbosity_error()
+SwinBackbone, SwinConfig = transformers.SwinBackbone, transformers.SwinConfig
+SwinForImageClassification = transformers.SwinForImageClassification
 torch.manual_seed(0)
 
 
@@ -41,13 +44,13 @@ def maps(model: torch.nn.Module, images: np.ndarray) -> list[np.ndarray]:
         return [value.permute(0, 2, 3, 1).numpy() for value in model(_nchw(images)).feature_maps]
 
 
-def classifier_gradients(model: torch.nn.Module, images: np.ndarray, labels: np.ndarray) -> Tree:
+def classifier_gradients(model: torch.nn.Module, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     """Gradients of the mean cross-entropy."""
     predicted = model(_nchw(images)).logits
     return _gradients(model, torch.nn.functional.cross_entropy(predicted, torch.from_numpy(labels)))
 
 
-def dense_gradients(model: torch.nn.Module, images: np.ndarray) -> Tree:
+def dense_gradients(model: torch.nn.Module, images: np.ndarray) -> dict[str, Any]:
     """Gradients of the summed means of the maps times their drawn cotangents."""
     outputs = [value.permute(0, 2, 3, 1) for value in model(_nchw(images)).feature_maps]
     factors = [drawn.cotangent(stage, tuple(value.shape)) for stage, value in enumerate(outputs)]
@@ -63,11 +66,11 @@ def _drawn(model: torch.nn.Module) -> torch.nn.Module:
     return model.eval()
 
 
-def _gradients(model: torch.nn.Module, loss: torch.Tensor) -> Tree:
+def _gradients(model: torch.nn.Module, loss: torch.Tensor) -> dict[str, Any]:
     model.zero_grad()
     loss.backward()
     named = {name: value.grad for name, value in model.named_parameters() if not _unused(model, name)}
-    return from_transformers({name: gradient.numpy() for name, gradient in named.items()})
+    return drawn.tree({name: gradient.numpy() for name, gradient in named.items()})
 
 
 def _unused(model: torch.nn.Module, name: str) -> bool:

@@ -1,0 +1,185 @@
+"""Weights of any origin in one of our models: where weight files, run directories and models meet.
+
+import swin_jax
+model, variables = swin_jax.load("swin_tiny_patch4_window7_224", "swin_tiny.pth", num_classes=10)
+logits = model.apply(variables, images)                # normalised pictures [B, H, W, 3]
+model, variables = swin_jax.features("swin_tiny_patch4_window7_224", "swin_tiny.pth")
+c2, c3, c4, c5 = model.apply(variables, images)        # maps at strides 4, 8, 16, 32
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from swin_jax.experiment import pictures_of
+from swin_jax.models.registry import create_model
+from swin_jax.models.swin import SwinTransformer
+from swin_jax.restore import open_run
+from swin_jax.weights import OURS, Fitted, Weights, fit, flatten, read_weights, unflatten
+
+log = logging.getLogger(__name__)
+BACKBONE = "backbone/"
+"""Where a model of another task keeps its Swin."""
+
+
+def read(
+    source: str, wanted: Mapping[str, tuple[int, ...]] | None = None, *, checkpoint: str = "best"
+) -> Weights:
+    """The parameters in a weight file of any known format, or of a run directory.
+
+    Args:
+      source: a file (`.safetensors`, `.pth`, `.bin`) or a run directory, local or URL.
+      wanted: our path -> shape of the model it is for, if known.
+      checkpoint: of a run directory: "best", "newest" or a step.
+
+    Raises:
+      ValueError: it cannot be read; one sentence.
+    """
+    directory = epath.Path(source)
+    if not directory.is_dir():
+        return read_weights(source, wanted)
+    run = open_run(source, checkpoint=checkpoint)
+    params, _ = run.load()
+    flat = {path: np.asarray(value, np.float32) for path, value in flatten(jax.device_get(params)).items()}
+    description = {
+        "model": {"name": run.config.model.name},
+        "preprocessing": vars(pictures_of(run.config)),
+        "class_names": list(run.class_names),
+        "step": run.step,
+    }
+    return Weights(source, OURS, flat, {path: (path,) for path in flat}, description=description)
+
+
+def beginning(source: str, params: Any, *, head: str = "", class_names: Sequence[str] = ()) -> Fitted:
+    """What a run begins with: weights fitted to its parameters, position tables resampled where they differ.
+
+    A model of another task that keeps a Swin under "backbone" gets it from a classifier or a backbone; what
+    stands beside it is fresh.
+
+    Args:
+      source: as `read` takes it.
+      params: the run's parameters, arrays or their shapes.
+      head: which head to begin with, see `swin_jax.weights.fit`.
+      class_names: of the run.
+
+    Raises:
+      ValueError: the weights cannot be read or are of another model.
+    """
+    shapes = shapes_of(params)
+    inside = {path: shape for path, shape in shapes.items() if path.startswith(BACKBONE)}
+    prefix = BACKBONE if inside else ""
+    wanted = {path.removeprefix(prefix): shape for path, shape in (inside or shapes).items()}
+    weights = read(source, wanted)
+    found = fit(weights, wanted, resample=True, head=head, class_names=class_names)
+    return Fitted(
+        {prefix + path: value for path, value in found.params.items()},
+        tuple(path for path in shapes if path.removeprefix(prefix) not in found.params),
+        (f"{len(found.params)} parameters from {source} ({weights.layout})", *found.notes),
+    )
+
+
+def put(fitted: Fitted, params: Any, shardings: Any) -> Any:
+    """`params` with the fitted values in their places, each array where `shardings` says."""
+    places, values = flatten(shardings), flatten(params)
+
+    def placed(path: str) -> jax.Array:
+        value = fitted.params[path].astype(values[path].dtype)
+        return jax.make_array_from_callback(value.shape, places[path], lambda index: value[index])
+
+    return unflatten({path: placed(path) if path in fitted.params else values[path] for path in values})
+
+
+def load(
+    name: str,
+    path: str,
+    *,
+    num_classes: int | None = None,
+    resample: bool = False,
+    head: str = "",
+    seed: int = 0,
+    **overrides: Any,
+) -> tuple[SwinTransformer, dict[str, Any]]:
+    """A published model with weights from a file or a run directory.
+
+    Args:
+      name: a published name, or "swin" with the architecture in `overrides`.
+      path: a weight file in any known format, or a run directory.
+      num_classes: outputs of the head; by default the published number. Another number than the file's gives a
+        fresh head.
+      resample: interpolate bias tables and position embeddings made for another window or size.
+      head: "" as above; "fresh" for a new head in any case; or the file of a class map (ImageNet-22K to 1K).
+      seed: of what is fresh.
+      **overrides: further fields of the model, such as `dtype` or `drop_path_rate`.
+
+    Returns:
+      The module and its variables: `model.apply(variables, images)` gives logits [B, num_classes] for normalised
+      pictures [B, H, W, 3]; `swin_jax.preprocessing(name)` says how they are made.
+
+    Raises:
+      ValueError: the file cannot be read or is of another model: one sentence, listing every difference.
+    """
+    if num_classes is not None:
+        overrides["num_classes"] = num_classes
+    model = create_model(name, **overrides)
+    shapes = shapes_of(init_shapes(model))
+    fitted = fit(read(path, shapes), shapes, resample=resample, head=head)
+    for note in fitted.notes:
+        log.info("%s: %s", path, note)
+    values = {path: jnp.asarray(value, model.param_dtype) for path, value in fitted.params.items()}
+    values |= _fresh(model, fitted.fresh, seed)
+    return model, {"params": unflatten({path: values[path] for path in shapes})}
+
+
+def features(
+    name: str,
+    path: str,
+    *,
+    window_policy: str = "dense",
+    resample: bool = False,
+    **overrides: Any,
+) -> tuple[SwinTransformer, dict[str, Any]]:
+    """A published model as a feature extractor: `model.apply(variables, images)` gives its maps, finest first.
+
+    `path` may be a classifier: its head and final norm are dropped, and each map goes through a norm that is
+    still at its start (mean 0, variance 1), as detectors and segmenters begin. A dense backbone brings its
+    norms.
+
+    Args:
+      name, path, resample, **overrides: as for `load`; `out_indices=(1, 3)` gives those stages alone.
+      window_policy: "dense", as published for detection and segmentation, takes any picture size;
+        "classification" gives the maps the classifier itself sees, with other windows where a map is small.
+
+    Raises:
+      ValueError: as `load`.
+    """
+    options = {"features_only": True, "window_policy": window_policy} | overrides
+    return load(name, path, resample=resample, **options)
+
+
+def init_shapes(model: SwinTransformer) -> Any:
+    """The parameters of a model as shapes and types."""
+    pictures = jnp.zeros((1, 8 * model.patch_size, 8 * model.patch_size, 3), jnp.float32)
+    return jax.eval_shape(model.init, jax.random.key(0), pictures)["params"]
+
+
+def shapes_of(params: Any) -> dict[str, tuple[int, ...]]:
+    """Our path -> shape of a parameter tree."""
+    return {path: tuple(leaf.shape) for path, leaf in flatten(params).items()}
+
+
+def _fresh(model: SwinTransformer, paths: Sequence[str], seed: int) -> dict[str, jax.Array]:
+    """First values of some parameters; the compiler drops the others."""
+    if not paths:
+        return {}
+
+    def chosen(key: jax.Array) -> dict[str, jax.Array]:
+        pictures = jnp.zeros((1, 8 * model.patch_size, 8 * model.patch_size, 3), jnp.float32)
+        params = flatten(model.init(key, pictures)["params"])
+        return {path: params[path] for path in paths}
+
+    return jax.jit(chosen)(jax.random.key(seed))
