@@ -12,6 +12,7 @@ from swin_jax.ops.window_attention import implementation_names
 
 if TYPE_CHECKING:
     from swin_jax.models.swin import SwinTransformer
+    from swin_jax.models.upernet import UperNet
 
 WINDOW_POLICIES = ("classification", "dense")
 
@@ -63,6 +64,19 @@ def check_swin(model: "SwinTransformer", remat_policies: Sequence[str]) -> None:
     if model.remat is not None:
         check_choice("remat", model.remat, remat_policies)
     check_choice("implementation", model.implementation, implementation_names())
+
+
+def check_upernet(model: "UperNet") -> None:
+    """Raises ValueError if a field of a `UperNet` makes no sense."""
+    for field in ("num_classes", "channels", "auxiliary_channels", "auxiliary_convs"):
+        _check_integer(field, getattr(model, field), 1)
+    _check_integers("pool_scales", model.pool_scales, 1)
+    if len(set(model.pool_scales)) < len(model.pool_scales):
+        raise ValueError(f"pool_scales must differ from each other, got {model.pool_scales!r}")
+    _check_integer("auxiliary_index", model.auxiliary_index, 0)
+    if model.auxiliary_index > 3:
+        raise ValueError(f"auxiliary_index must be 0 to 3, one of the four maps, got {model.auxiliary_index}")
+    _check_rate("head_drop_rate", model.head_drop_rate)
 
 
 def _check_integer(field: str, value: object, least: int) -> None:
