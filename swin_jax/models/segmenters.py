@@ -18,7 +18,7 @@ class Entry:
 
     backbone: Callable[..., nn.Module]
     fields: dict[str, Any]
-    published: Published = Published()
+    published: Published
 
 
 def _swin(shape: dict[str, Any], window: int, *published: float) -> Entry:
