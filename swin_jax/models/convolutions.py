@@ -1,4 +1,4 @@
-"""Convolution, batch norm and ReLU: the parts of ResNets and of segmentation and detection heads.
+"""Convolution, batch norm, ReLU, deconvolution: the parts of ResNets and of segmentation and detection heads.
 
 Parameters of a `ConvBatchNorm`: `conv/kernel [k, k, inputs, features]` and `bn/{scale, bias}`; its running
 statistics `bn/{mean, var}` are in the collection "batch_stats". The norm is called bn because published dense
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from swin_jax.models.layers import EPSILON, TypedModule
+from swin_jax.models.layers import EPSILON, TypedModule, matmul
 
 MOMENTUM = 0.9
 """Share of the running statistics that a step keeps (PyTorch calls the rest, 0.1, the momentum)."""
@@ -87,7 +87,9 @@ class ConvBatchNorm(TypedModule):
     kernel_size: int
     stride: int = 1
     dilation: int = 1
+    groups: int = 1
     relu: bool = True
+    zero_scale: bool = False
 
     @nn.compact
     def __call__(self, x: Map, train: bool) -> Map:
@@ -97,8 +99,29 @@ class ConvBatchNorm(TypedModule):
             strides=self.stride,
             padding=self.dilation * (self.kernel_size // 2),
             kernel_dilation=self.dilation,
+            feature_group_count=self.groups,
             name="conv",
             **self.types,
         )(x)
-        x = BatchNorm(name="bn", **self.types)(x, train)
+        x = BatchNorm(self.zero_scale, name="bn", **self.types)(x, train)
         return nn.relu(x) if self.relu else x
+
+
+class Deconv2x2(TypedModule):
+    """Transposed convolution of kernel 2 and stride 2, with bias: every cell becomes four.
+
+    Its kernel is `[2, 2, inputs, features]`, the first two axes the place of the new cell in the old. As the new
+    cells do not overlap it is one matrix product.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: Map) -> Float[Array, "batch twice_height twice_width features"]:
+        batch, height, width, inputs = x.shape
+        kernel = self.param("kernel", he_normal, (2, 2, inputs, self.features), self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
+        flat = kernel.transpose(2, 0, 1, 3).reshape(inputs, 4 * self.features).astype(self.dtype)
+        cells = matmul(x.astype(self.dtype), flat).reshape(batch, height, width, 2, 2, self.features)
+        cells = cells.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, self.features)
+        return cells + bias.astype(self.dtype)[None, None, None]

@@ -208,8 +208,8 @@ class Mlp(TypedModule):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch height width channels"], train: bool
-    ) -> Float[Array, "batch height width channels"]:
+        self, x: Float[Array, "batch *positions channels"], train: bool
+    ) -> Float[Array, "batch *positions channels"]:
         hidden = gelu(Dense(self.hidden, name="fc1", **self.types)(x))
         hidden = nn.Dropout(self.drop_rate, deterministic=not train)(hidden)
         out = Dense(x.shape[-1], name="fc2", **self.types)(hidden)

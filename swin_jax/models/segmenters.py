@@ -8,8 +8,10 @@ import flax.linen as nn
 
 from swin_jax.models.checks import nearest
 from swin_jax.models.registry import BASE, LARGE, SMALL, TINY, Published
+from swin_jax.models.resnet import ResNet
 from swin_jax.models.swin import SwinTransformer
 from swin_jax.models.upernet import UperNet
+from swin_jax.models.vit import VisionTransformer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +28,11 @@ def _swin(shape: dict[str, Any], window: int, *published: float) -> Entry:
     return Entry(SwinTransformer, fields, Published(*published))
 
 
+def _resnet(depths: tuple[int, ...], *published: float) -> Entry:
+    return Entry(ResNet, {"depths": depths, "features_only": True}, Published(*published))
+
+
+# Parameters and MACs at 512 x 2048 as printed: Liu et al. (2021), table 3, and the released models.
 SEGMENTERS: dict[str, Entry] = {
     "upernet_swin_tiny": _swin(TINY, 7, 60e6, 945e9),
     "upernet_swin_small": _swin(SMALL, 7, 81e6, 1038e9),
@@ -35,6 +42,9 @@ SEGMENTERS: dict[str, Entry] = {
     "upernet_swin_small_window12": _swin(SMALL, 12),
     "upernet_swin_base_window12": _swin(BASE, 12),
     "upernet_swin_large_window12": _swin(LARGE, 12),
+    "upernet_resnet50": _resnet((3, 4, 6, 3)),
+    "upernet_resnet101": _resnet((3, 4, 23, 3), 86e6, 1029e9),
+    "upernet_deit_small": Entry(VisionTransformer, {"features_only": True}, Published(52e6, 1099e9)),
 }
 
 
