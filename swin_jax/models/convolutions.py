@@ -18,6 +18,8 @@ MOMENTUM = 0.9
 """Share of the running statistics that a step keeps (PyTorch calls the rest, 0.1, the momentum)."""
 
 Map = Float[Array, "batch height width channels"]
+AnyMap = Float[Array, "batch _ _ _"]
+"""A map whose axes stay unnamed: within one signature a name stands for one size."""
 
 # He et al. (2015), by the number of outputs, as the published ResNets and heads are initialised.
 he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -58,9 +60,10 @@ class BatchNorm(TypedModule):
                 mean.value = MOMENTUM * mean.value + (1.0 - MOMENTUM) * centre
                 var.value = MOMENTUM * var.value + (1.0 - MOMENTUM) * spread * (values / (values - 1))
         else:
-            centre, spread = mean.value, var.value
-        factor = jax.lax.rsqrt(spread + EPSILON) * scale.astype(jnp.float32)
-        out = (wide - _per_channel(centre)) * _per_channel(factor) + _per_channel(bias.astype(jnp.float32))
+            centre, spread = jnp.asarray(mean.value), jnp.asarray(var.value)
+        factor = jax.lax.rsqrt(spread + EPSILON) * jnp.asarray(scale, jnp.float32)
+        out = (wide - _per_channel(centre)) * _per_channel(factor)
+        out += _per_channel(jnp.asarray(bias, jnp.float32))
         return out.astype(self.dtype)
 
 
@@ -92,7 +95,7 @@ class ConvBatchNorm(TypedModule):
     zero_scale: bool = False
 
     @nn.compact
-    def __call__(self, x: Map, train: bool) -> Map:
+    def __call__(self, x: Map, train: bool) -> AnyMap:
         x = Conv(
             self.features,
             (self.kernel_size, self.kernel_size),
@@ -121,7 +124,7 @@ class Deconv2x2(TypedModule):
         batch, height, width, inputs = x.shape
         kernel = self.param("kernel", he_normal, (2, 2, inputs, self.features), self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
-        flat = kernel.transpose(2, 0, 1, 3).reshape(inputs, 4 * self.features).astype(self.dtype)
+        flat = jnp.asarray(kernel, self.dtype).transpose(2, 0, 1, 3).reshape(inputs, 4 * self.features)
         cells = matmul(x.astype(self.dtype), flat).reshape(batch, height, width, 2, 2, self.features)
         cells = cells.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, self.features)
-        return cells + bias.astype(self.dtype)[None, None, None]
+        return cells + jnp.asarray(bias, self.dtype)[None, None, None]

@@ -2,13 +2,11 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
-from swin_jax.models.convolutions import BatchNorm, Deconv2x2
+from swin_jax.models.convolutions import BatchNorm, Deconv2x2, AnyMap
 from swin_jax.models.layers import TypedModule, gelu
 
-Map = Float[Array, "batch height width channels"]
-Pyramid = tuple[Float[Array, "batch _ _ _"], ...]
+Pyramid = tuple[AnyMap, ...]
 
 
 class DeconvPyramid(TypedModule):
@@ -21,7 +19,7 @@ class DeconvPyramid(TypedModule):
     """
 
     @nn.compact
-    def __call__(self, x: Map, train: bool) -> Pyramid:
+    def __call__(self, x: AnyMap, train: bool) -> Pyramid:
         channels = x.shape[-1]
         finest = Deconv2x2(channels, name="up4_0", **self.types)(x)
         finest = gelu(BatchNorm(name="bn", **self.types)(finest, train))

@@ -17,11 +17,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from swin_jax.models import checks
-from swin_jax.models.convolutions import ConvBatchNorm
+from swin_jax.models.convolutions import ConvBatchNorm, AnyMap
 from swin_jax.models.layers import TypedModule, uniform_of_fan_in
 
-Map = Float[Array, "batch height width channels"]
-Pyramid = tuple[Float[Array, "batch _ _ _"], ...]
+Pyramid = tuple[AnyMap, ...]
 EXPANSION = 4
 """Channels of a block's output per channel of its (ungrouped) 3x3 convolution."""
 
@@ -36,8 +35,8 @@ class Bottleneck(TypedModule):
     groups: int = 1
 
     @nn.compact
-    def __call__(self, x: Map, train: bool) -> Map:
-        def convolve(name: str, x: Map, features: int, kernel_size: int, **options: int) -> Map:
+    def __call__(self, x: AnyMap, train: bool) -> AnyMap:
+        def convolve(name: str, x: AnyMap, features: int, kernel_size: int, **options: int) -> AnyMap:
             return ConvBatchNorm(features, kernel_size, name=name, **options, **self.types)(x, train)
 
         options = {"stride": self.stride, "dilation": self.dilation, "groups": self.groups}
@@ -61,7 +60,7 @@ class ResNetStage(TypedModule):
     groups: int
 
     @nn.compact
-    def __call__(self, x: Map, train: bool) -> Map:
+    def __call__(self, x: AnyMap, train: bool) -> AnyMap:
         for index in range(self.depth):
             stride = self.stride if index == 0 else 1
             block = Bottleneck(
@@ -180,7 +179,7 @@ class ResNet(TypedModule):
             return self.frozen_stages >= 0
         return first.startswith("stage") and int(first.removeprefix("stage")) < self.frozen_stages
 
-    def _stem(self, images: Array, train: bool) -> Map:
+    def _stem(self, images: Array, train: bool) -> AnyMap:
         """Pictures to 64 channels at stride 4."""
         if self.deep_stem:
             parts = (("stem0", 32, 3, 2), ("stem1", 32, 3, 1), ("stem2", 64, 3, 1))
@@ -191,12 +190,12 @@ class ResNet(TypedModule):
             x = ConvBatchNorm(features, size, stride, name=name, **self.types)(x, train)
         return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
 
-    def _keep(self, x: Map, part: int) -> Map:
+    def _keep(self, x: AnyMap, part: int) -> AnyMap:
         """The map after a part, stopped for gradients if it is frozen."""
         x = x if self.constrain is None else self.constrain(x)
         return jax.lax.stop_gradient(x) if part <= self.frozen_stages else x
 
-    def _head(self, x: Map) -> Float[Array, "batch outputs"]:
+    def _head(self, x: AnyMap) -> Float[Array, "batch outputs"]:
         pooled = x.astype(jnp.float32).mean(axis=(1, 2))
         if not self.num_classes:
             return pooled

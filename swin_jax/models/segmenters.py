@@ -38,8 +38,6 @@ SEGMENTERS: dict[str, Entry] = {
     "upernet_swin_small": _swin(SMALL, 7, 81e6, 1038e9),
     "upernet_swin_base": _swin(BASE, 7, 121e6, 1188e9),
     "upernet_swin_large": _swin(LARGE, 7, 234e6),
-    "upernet_swin_tiny_window12": _swin(TINY, 12),
-    "upernet_swin_small_window12": _swin(SMALL, 12),
     "upernet_swin_base_window12": _swin(BASE, 12),
     "upernet_swin_large_window12": _swin(LARGE, 12),
     "upernet_resnet50": _resnet((3, 4, 6, 3)),

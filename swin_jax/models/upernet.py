@@ -20,12 +20,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from swin_jax.models import checks
-from swin_jax.models.convolutions import Conv, ConvBatchNorm
+from swin_jax.models.convolutions import Conv, ConvBatchNorm, AnyMap
 from swin_jax.models.layers import TypedModule
 from swin_jax.ops.resize import adaptive_average_pool, resize_bilinear
 
-Map = Float[Array, "batch height width channels"]
-Pyramid = tuple[Float[Array, "batch _ _ _"], ...]
+Pyramid = tuple[AnyMap, ...]
 Logits = Float[Array, "batch rows columns classes"]
 
 
@@ -42,7 +41,7 @@ class SegmentationHead(TypedModule):
     channels: int
     drop_rate: float
 
-    def classify(self, features: Map, train: bool) -> Logits:
+    def classify(self, features: AnyMap, train: bool) -> Logits:
         """Logits in float32, whatever the compute type."""
         kept = nn.Dropout(self.drop_rate, broadcast_dims=(1, 2), deterministic=not train)(features)
         return Conv(
@@ -55,7 +54,7 @@ class SegmentationHead(TypedModule):
             name="classifier",
         )(kept)
 
-    def convolve(self, name: str, x: Map, kernel_size: int, train: bool) -> Map:
+    def convolve(self, name: str, x: AnyMap, kernel_size: int, train: bool) -> AnyMap:
         """A convolution to `channels` with batch norm and ReLU."""
         return ConvBatchNorm(self.channels, kernel_size, name=name, **self.types)(x, train)
 
@@ -83,7 +82,7 @@ class UperHead(SegmentationHead):
         joined = jnp.concatenate([self._resize(level, levels[0]) for level in levels], axis=-1)
         return self.classify(self.convolve("fuse", joined, 3, train), train)
 
-    def _pool(self, x: Map, train: bool) -> Map:
+    def _pool(self, x: AnyMap, train: bool) -> AnyMap:
         """The pyramid pooling module of PSPNet (Zhao et al., 2017)."""
         branches = [x]
         for scale in self.pool_scales:
@@ -91,7 +90,7 @@ class UperHead(SegmentationHead):
             branches.append(self._resize(self.convolve(f"pool{scale}", pooled, 1, train), x))
         return self.convolve("bottleneck", jnp.concatenate(branches, axis=-1), 3, train)
 
-    def _resize(self, x: Map, like: Map) -> Map:
+    def _resize(self, x: AnyMap, like: AnyMap) -> AnyMap:
         return resize_bilinear(x, like.shape[1:3], align_corners=self.align_corners)
 
 
@@ -101,7 +100,7 @@ class FcnHead(SegmentationHead):
     num_convs: int
 
     @nn.compact
-    def __call__(self, x: Map, train: bool) -> Logits:
+    def __call__(self, x: AnyMap, train: bool) -> Logits:
         for index in range(self.num_convs):
             x = self.convolve(f"conv{index}", x, 3, train)
         return self.classify(x, train)
