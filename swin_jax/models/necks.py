@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from swin_jax.models.convolutions import BatchNorm, Deconv2x2, AnyMap
+from swin_jax.models.convolutions import AnyMap, BatchNorm, Deconv2x2
 from swin_jax.models.layers import TypedModule, gelu
 
 Pyramid = tuple[AnyMap, ...]

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from swin_jax.models import checks
-from swin_jax.models.convolutions import ConvBatchNorm, AnyMap
+from swin_jax.models.convolutions import AnyMap, ConvBatchNorm
 from swin_jax.models.layers import TypedModule, uniform_of_fan_in
 
 Pyramid = tuple[AnyMap, ...]

@@ -13,6 +13,9 @@ from swin_jax.models.swin import SwinTransformer
 from swin_jax.models.upernet import UperNet
 from swin_jax.models.vit import VisionTransformer
 
+PUBLISHED_SIZE = (512, 2048)
+"""Height and width of the picture that the published MACs are counted on."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Entry:

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from swin_jax.models import checks
-from swin_jax.models.convolutions import Conv, ConvBatchNorm, AnyMap
+from swin_jax.models.convolutions import AnyMap, Conv, ConvBatchNorm
 from swin_jax.models.layers import TypedModule
 from swin_jax.ops.resize import adaptive_average_pool, resize_bilinear
 
