@@ -154,7 +154,9 @@ class UperNet(TypedModule):
             **self.types,
         )
 
-    def __call__(self, images: Array | np.ndarray, train: bool = False) -> tuple[Logits, Logits | None]:
+    def __call__(
+        self, images: Array | np.ndarray, train: bool = False
+    ) -> tuple[Logits, Float[Array, "batch _ _ classes"] | None]:
         """Logits f32 `[B, ceil(H/4), ceil(W/4), K]`, and in training the auxiliary head's, at stride 16.
 
         Args:
