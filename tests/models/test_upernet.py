@@ -20,8 +20,8 @@ from swin_jax.models.segmenters import create_segmenter, segmenter_names
 from swin_jax.models.upernet import UperNet
 from swin_jax.ops.losses import segmentation_cross_entropy
 from swin_jax.ops.resize import resize_bilinear
-from tests.parity.dense_naming import upernet_from_openmmlab
-from tests.parity.naming import flatten
+from swin_jax.weights import flatten
+from tests.parity import dense_naming
 
 REFERENCE = Path(__file__).parents[1] / "goldens" / "openmmlab_upernet.npz"
 MICRO = {"channels": 8, "auxiliary_channels": 8}
@@ -58,7 +58,7 @@ def narrow() -> tuple[UperNet, dict]:
     model = create_segmenter(
         "upernet_swin_tiny", 5, channels=32, auxiliary_channels=32, head_drop_rate=0.0, embed_dim=24
     )
-    return model, upernet_from_openmmlab(under("state/"))
+    return model, dense_naming.upernet(under("state/"))
 
 
 def test_evaluation_gives_openmmlabs_logits_and_labels():
@@ -106,7 +106,7 @@ def test_a_training_step_gives_openmmlabs_losses_statistics_and_gradients():
     np.testing.assert_allclose(0.4 * terms[1], reference()["train/aux.loss_ce"], rtol=1e-6)
     np.testing.assert_allclose(total, reference()["train/loss_total"], rtol=1e-6)
 
-    moved = flatten(upernet_from_openmmlab(under("state_after_one_step/"))["batch_stats"])
+    moved = flatten(dense_naming.upernet(under("state_after_one_step/"))["batch_stats"])
     ours = flatten(stats)
     assert ours.keys() == moved.keys()
     for path, value in moved.items():
@@ -114,7 +114,7 @@ def test_a_training_step_gives_openmmlabs_losses_statistics_and_gradients():
 
     shapes = {name: value.shape for name, value in under("state/").items()}
     filled = {name: np.full(shapes[name], norm) for name, norm in under("grad_norm/").items()}
-    norms = flatten(upernet_from_openmmlab(filled)["params"])
+    norms = flatten(dense_naming.upernet(filled)["params"])
     ours = flatten(gradients)
     assert ours.keys() == norms.keys()
     for path, value in norms.items():

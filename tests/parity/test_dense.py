@@ -13,9 +13,9 @@ from swin_jax.models.segmenters import create_segmenter
 from swin_jax.models.vit import VisionTransformer
 from swin_jax.ops.losses import segmentation_cross_entropy
 from swin_jax.ops.resize import resize_bilinear
+from swin_jax.weights import flatten
 from tests.parity import drawn
-from tests.parity.dense_naming import RESNET, from_table, upernet_from_transformers, vit_from_timm
-from tests.parity.naming import flatten
+from tests.parity.dense_naming import RESNET, from_table, upernet, vit_from_timm
 
 try:
     from tests.parity import torch_dense
@@ -70,7 +70,7 @@ def test_deconvolution_pyramid():
 def segmenter(theirs: Any) -> tuple[Any, dict]:
     fields = {"channels": CHANNELS, "auxiliary_channels": CHANNELS, "head_drop_rate": 0.0}
     model = create_segmenter("upernet_swin_tiny", CLASSES, **fields, **BACKBONE)
-    return model, upernet_from_transformers(torch_dense.state(theirs))
+    return model, upernet(torch_dense.state(theirs))
 
 
 @pytest.mark.parametrize("size", [(512, 512), (203, 267)])
@@ -102,11 +102,11 @@ def test_a_training_step_of_upernet():
 
     (ours, moved), our_gradients = jax.jit(jax.value_and_grad(total, has_aux=True))(variables["params"])
     np.testing.assert_allclose(ours, loss, rtol=1e-5)
-    their_statistics = flatten(upernet_from_transformers(statistics)["batch_stats"])
+    their_statistics = flatten(upernet(statistics)["batch_stats"])
     for path, value in flatten(moved).items():
         close(value, their_statistics[path], 1e-4)
     flat = flatten(our_gradients)
-    theirs_flat = flatten(upernet_from_transformers(gradients)["params"])
+    theirs_flat = flatten(upernet(gradients)["params"])
     assert flat.keys() == theirs_flat.keys()
     largest = max(float(np.abs(value).max()) for value in theirs_flat.values())
     for path, value in theirs_flat.items():

@@ -3,18 +3,14 @@
 from typing import Any
 
 import numpy as np
+
+# conftest.py has declared the compiled operators that torchvision lacks beside a CPU build of torch.
+import timm
 import torch
+import torchvision
+from transformers import SwinConfig, UperNetConfig, UperNetForSemanticSegmentation
 
 from tests.parity import drawn
-
-# torchvision beside a CPU build of torch lacks its compiled operators; declared, it imports.
-_operators = torch.library.Library("torchvision", "FRAGMENT")
-for _name in ("nms", "qnms"):
-    _operators.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-
-import timm  # noqa: E402
-import torchvision  # noqa: E402
-from transformers import SwinConfig, UperNetConfig, UperNetForSemanticSegmentation  # noqa: E402
 
 IGNORE = 255
 
