@@ -22,7 +22,15 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from swin_jax.models import checks
-from swin_jax.models.layers import Dense, DropPath, LayerNorm, Mlp, PatchEmbed, TypedModule, small_normal
+from swin_jax.models.layers import (
+    Dense,
+    LayerNorm,
+    Mlp,
+    PatchEmbed,
+    TypedModule,
+    drop_path_scales,
+    small_normal,
+)
 from swin_jax.models.necks import DeconvPyramid
 from swin_jax.ops.resize import resize_grid
 
@@ -57,10 +65,18 @@ class VitBlock(TypedModule):
     @nn.compact
     def __call__(self, x: Tokens, train: bool) -> Tokens:
         branch = Attention(self.num_heads, name="attn", **self.types)(VitNorm(name="norm1", **self.types)(x))
-        x = x + DropPath(self.drop_path_rate, name="drop_path1")(branch, train)
+        scales = None
+        if train and self.drop_path_rate > 0.0:
+            scales = drop_path_scales(self.make_rng("dropout"), (self.drop_path_rate,), x.shape[0])[0]
+        x = x + _scaled(branch, None if scales is None else scales[0])
         mlp = Mlp(int(x.shape[-1] * self.mlp_ratio), name="mlp", **self.types)
         branch = mlp(VitNorm(name="norm2", **self.types)(x), train)
-        return x + DropPath(self.drop_path_rate, name="drop_path2")(branch, train)
+        return x + _scaled(branch, None if scales is None else scales[1])
+
+
+def _scaled(tokens: Tokens, scale: Float[Array, " batch"] | None) -> Tokens:
+    """`layers.scale_examples` for tokens in a row."""
+    return tokens if scale is None else (tokens * scale[:, None, None]).astype(tokens.dtype)
 
 
 class VisionTransformer(TypedModule):
