@@ -70,33 +70,3 @@ def _smoothed(
     log_probabilities: Float[Array, "batch classes"], of_target: Float[Array, " batch"], smoothing: float
 ) -> Float[Array, " batch"]:
     return -(1.0 - smoothing) * of_target - smoothing * jnp.mean(log_probabilities, axis=-1)
-
-
-def pixel_cross_entropy(
-    logits: Float[Array, "batch height width classes"],
-    labels: Integer[Array, "batch height width"],
-    *,
-    ignore: int = 255,
-) -> Float[Array, "batch height width"]:
-    """Cross-entropy of every pixel in f32, 0 where the label is `ignore`."""
-    logits = logits.astype(jnp.float32)
-    # A comparison, not a gather: the gradient of a gather is a scatter over all logits.
-    of_label = labels[..., None].astype(jnp.int32) == jnp.arange(logits.shape[-1])[None, None, None]
-    chosen = jnp.sum(jnp.where(of_label, logits, 0.0), axis=-1)
-    return jnp.where(labels == ignore, 0.0, jax.nn.logsumexp(logits, axis=-1) - chosen)
-
-
-def segmentation_cross_entropy(
-    logits: Float[Array, "batch height width classes"],
-    labels: Integer[Array, "batch height width"],
-    *,
-    avg_non_ignore: bool = False,
-    ignore: int = 255,
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """`pixel_cross_entropy` as the numerator and the denominator of its mean.
-
-    The published segmenters divide by the number of all pixels, ignored ones included (OpenMMLab's
-    `avg_non_ignore=False`); with True only pixels with a label count, and a batch without any has denominator 0.
-    """
-    counted = jnp.sum(labels != ignore) if avg_non_ignore else labels.size
-    return jnp.sum(pixel_cross_entropy(logits, labels, ignore=ignore)), jnp.float32(counted)
