@@ -23,7 +23,7 @@ import platform as host
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 from absl import flags
@@ -121,7 +121,7 @@ def build(
     )
     classes = classes or create_model(config.model.name).num_classes
     names = tuple(str(number) for number in range(classes))
-    task = experiment.make_task(config, names, constrain=sharding.constrain_rows(mesh))
+    task = cast(Classification, experiment.make_task(config, names, constrain=sharding.constrain_rows(mesh)))
     schedule = experiment.learning_rate(config, EXAMPLES)
     params = jax.eval_shape(task.init, jax.random.key(0))[0]
     optimizer = make_optimizer(

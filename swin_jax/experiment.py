@@ -5,6 +5,7 @@ These two alone read one. What they hand on are keyword arguments. Nothing here 
 
 import dataclasses
 import re
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,15 +13,17 @@ import jax
 import jax.numpy as jnp
 
 from swin_jax.config import Config
+from swin_jax.data.labels import LabelCoding
 from swin_jax.models.registry import Preprocessing, create_model, preprocessing
 from swin_jax.ops.augment import Augmentation, Erasing, Mixing, mixing_group, parse_policy
+from swin_jax.setups import segmentation
 from swin_jax.tasks.classification import Classification
+from swin_jax.tasks.task import Task
 from swin_jax.training.ema import Ema
 from swin_jax.training.preflight import duration, nearest
 from swin_jax.training.schedules import Schedule, make_schedule, scale_lr
 from swin_jax.training.sharding import path_name
 
-TASKS = ("classification",)
 EMA = "ema/"  # before the names of metrics of the averaged parameters
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -32,8 +35,7 @@ def check_classes(config: Config, class_names: tuple[str, ...]) -> None:
         ValueError: the data have another number.
     """
     name = config.model.name
-    published = create_model(name).num_classes
-    if name.endswith("_22k") and len(class_names) != published:
+    if name.endswith("_22k") and len(class_names) != (published := create_model(name).num_classes):
         raise ValueError(
             f"model.name is {name!r}, which has {published} classes, but the data have {len(class_names)}; "
             f"name {name.removesuffix('_22k')!r}, or give data of ImageNet-22K"
@@ -55,10 +57,17 @@ def pictures_of(config: Config) -> Preprocessing:
     return dataclasses.replace(published, **own)
 
 
-def make_task(config: Config, class_names: tuple[str, ...], **model_fields: Any) -> Classification:
-    """The task with its model. Raises ValueError for an unknown task, model, field or dtype."""
-    if config.task not in TASKS:
-        raise ValueError(f"task is {config.task!r}; {nearest(config.task, TASKS)}")
+def make_task(
+    config: Config, class_names: tuple[str, ...], *, coding: LabelCoding | None = None, **model_fields: Any
+) -> Task:
+    """The task with its model. Raises ValueError for an unknown task, model, field or dtype.
+
+    Args:
+        config: of the experiment.
+        class_names: in the order of the class numbers.
+        coding: of label maps, for their colours.
+        **model_fields: beside those of the config.
+    """
     if config.model.dtype not in DTYPES:
         raise ValueError(f"model.dtype is {config.model.dtype!r}; {nearest(config.model.dtype, DTYPES)}")
     fields = {
@@ -66,13 +75,14 @@ def make_task(config: Config, class_names: tuple[str, ...], **model_fields: Any)
         for name, value in config.model.items()
         if name not in ("name", "dtype") and value is not None
     }
-    model = create_model(
-        config.model.name,
-        num_classes=len(class_names),
-        dtype=DTYPES[config.model.dtype],
-        **fields,
-        **model_fields,
-    )
+    fields |= {"dtype": DTYPES[config.model.dtype], **model_fields}
+    return setup_of(config).make_task(config, class_names, coding, fields)
+
+
+def _classification(
+    config: Config, class_names: tuple[str, ...], _: LabelCoding | None, model_fields: dict[str, Any]
+) -> Classification:
+    model = create_model(config.model.name, num_classes=len(class_names), **model_fields)
     pictures = pictures_of(config)
     return Classification(
         model=model,
@@ -101,6 +111,32 @@ def make_augmentation(config: Config) -> Augmentation:
         erasing=erasing if erasing.probability else None,
         mixing=mixing,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What of an experiment depends on its task; `inputs` has what its data depend on.
+
+    Attributes:
+        make_task: (config, class names, coding of label maps, fields of the model) -> the task.
+        metric: of an evaluation, that ranks checkpoints.
+    """
+
+    make_task: Callable[[Config, tuple[str, ...], LabelCoding | None, dict[str, Any]], Task]
+    metric: str
+
+
+SETUPS = {
+    "classification": Setup(_classification, Classification.best_metric),
+    "segmentation": Setup(segmentation.make_task, segmentation.Segmentation.best_metric),
+}
+
+
+def setup_of(config: Config) -> Setup:
+    """Raises ValueError for an unknown task."""
+    if config.task not in SETUPS:
+        raise ValueError(f"task is {config.task!r}; {nearest(config.task, SETUPS)}")
+    return SETUPS[config.task]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +186,7 @@ def learning_rate(config: Config, num_examples: int) -> Schedule:
     )
 
 
-def optimizer_rules(config: Config, task: Classification, params: Any) -> dict[str, Any]:
+def optimizer_rules(config: Config, task: Task, params: Any) -> dict[str, Any]:
     """The arguments that say which parameter is decayed, frozen or slowed down."""
     fields = config.optimizer
     paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
@@ -177,4 +213,5 @@ def ema(config: Config) -> Ema | None:
 
 def ranking(config: Config) -> str:
     """The evaluation metric that ranks checkpoints: of the average, where the run keeps one."""
-    return f"{EMA}top1" if config.ema.decay else "top1"
+    metric = setup_of(config).metric
+    return f"{EMA}{metric}" if config.ema.decay else metric

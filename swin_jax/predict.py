@@ -1,10 +1,15 @@
-"""Names what is on pictures, with a trained run.
+"""Says what is on pictures, with a trained run.
 
     python -m swin_jax.predict --workdir=runs/flowers photo.jpg holiday/ 'more/*.png'
     python -m swin_jax.predict --workdir=runs/shapes --split=val --count=16 --json
 
-Takes files, directories (searched through) and globs, or pictures of the run's own data set. Prints the most
-probable classes of each as a table or, with --json, one object a line, and writes a contact sheet.
+    python -m swin_jax.predict --workdir=runs/ade20k --output=maps photo.jpg
+    python -m swin_jax.predict --workdir=runs/ade20k --output=server --label_format=dataset release_test/testing
+
+Takes files, directories (searched through) and globs, or pictures of the run's own data set (--count=0: all).
+A classifier's most probable classes of each are printed as a table or, with --json, one object a line, and drawn on a
+contact sheet. A segmenter writes for each picture `labels/<name>.png`, the class of every pixel in the data set's
+palette, and `overlays/<name>.png` with a legend, and prints the classes by their share of the picture.
 """
 
 import glob
@@ -24,6 +29,7 @@ from swin_jax.data.sources import Source
 from swin_jax.data.sources.files import PICTURE_SUFFIXES, Files, Subset
 from swin_jax.inputs import eval_example, open_data
 from swin_jax.restore import Run, open_run
+from swin_jax.setups import label_files
 from swin_jax.tasks import pictures
 from swin_jax.training.evaluator import make_predict_step
 from swin_jax.training.run_directory import RunDirectoryError, write_atomically
@@ -36,9 +42,15 @@ TOP = flags.DEFINE_integer("top", 5, "How many classes to print for each picture
 JSON = cli.json_flag()
 SHEET = flags.DEFINE_string("sheet", "", "Contact sheet to write; <workdir>/pictures/predict.png when empty.")
 SPLIT = cli.split_flag()
-COUNT = flags.DEFINE_integer("count", 16, "How many pictures of the split.", lower_bound=1)
+COUNT = flags.DEFINE_integer("count", 16, "How many pictures of the split; 0: all.", lower_bound=0)
 BATCH_SIZE = cli.batch_size_flag()
 PLATFORM = cli.platform_flag()
+OUTPUT = flags.DEFINE_string(
+    "output", "", "Directory of a segmenter's maps; <workdir>/predictions when empty."
+)
+LABEL_FORMAT = cli.label_format_flag()
+cli.multi_scale_flag()
+cli.window_flag()
 
 SHEET_PICTURES = 48
 
@@ -55,13 +67,45 @@ def main(arguments: Sequence[str]) -> None:
             checkpoint=CHECKPOINT.value,
             platform=PLATFORM.value,
             parameters=PARAMETERS.value,
+            overrides=cli.inference_overrides(),
         )
         source = Files(paths) if paths else split_pictures(run, SPLIT.value, COUNT.value)
-        rows = list(predict(run, source))
-        sheet = SHEET.value or str(run.directory / "pictures" / "predict.png")
-        write_atomically(sheet, pictures.png(contact_sheet(rows[:SHEET_PICTURES])))
+        show = {"classification": show_classes, "segmentation": show_maps}[run.config.task]
+        show(run, source)
+
+
+def show_classes(run: Run, source: Source) -> None:
+    rows = list(name_classes(run, source))
+    sheet = SHEET.value or str(run.directory / "pictures" / "predict.png")
+    write_atomically(sheet, pictures.png(contact_sheet(rows[:SHEET_PICTURES])))
     print_rows(rows)
     cli.say(f"contact sheet: {sheet}")
+
+
+def show_maps(run: Run, source: Source) -> None:
+    """Raises ValueError where two pictures would be written to one file."""
+    label_files.check_format(LABEL_FORMAT.value)
+    if run.coding is None:
+        raise ValueError(f"{run.directory} has no labels.json, which says what label values mean")
+    label_files.check_file_names([source[index]["name"] for index in range(len(source))])
+    directory = OUTPUT.value or str(run.directory / "predictions")
+    for batch, predictions in predicted(run, source, BATCH_SIZE.value or 1):
+        for row in np.flatnonzero(batch["valid"]):
+            record = source[int(batch["example_index"][row])]
+            height, width = batch["size"][row]
+            classes = predictions["classes"][row, :height, :width]
+            shares = label_files.write_prediction(directory, record, classes, run.coding, LABEL_FORMAT.value)
+            print_shares(record["name"], shares)
+    cli.say(f"maps: {directory}/{label_files.LABELS}, {directory}/{label_files.OVERLAYS}")
+
+
+def print_shares(name: str, shares: Mapping[str, float]) -> None:
+    if JSON.value:
+        classes = [{"class": key, "share": round(value, 6)} for key, value in shares.items()]
+        print(json.dumps({"name": name, "classes": classes}))
+        return
+    first = list(shares.items())[: TOP.value]
+    print(f"{name}  " + "  ".join(f"{key} {value:.1%}" for key, value in first))
 
 
 def find_pictures(arguments: Sequence[str]) -> list[str]:
@@ -88,21 +132,29 @@ def find_pictures(arguments: Sequence[str]) -> list[str]:
 
 
 def split_pictures(run: Run, split: str, count: int) -> Source:
-    """Pictures spread evenly over a split of the data the run was trained on."""
+    """Pictures spread evenly over a split of the data the run was trained on; all of them for 0."""
     source = open_data(run.config, eval_split=split).evaluation
-    indices = np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int)
+    indices = np.linspace(0, len(source) - 1, min(count or len(source), len(source))).round().astype(int)
     return Subset(source, tuple(indices.tolist()))
 
 
-def predict(run: Run, source: Source) -> Iterator[dict[str, Any]]:
-    """One row a picture: `name`, `image` as the model saw it, `top` [(class, probability), ...], `label` or None."""
+def predicted(
+    run: Run, source: Source, batch_size: int
+) -> Iterator[tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]]:
+    """Each batch with its predictions."""
     params, model_state = run.load()
     predict_step = make_predict_step(run.task, run.mesh)
-    size = -(-(BATCH_SIZE.value or 32) // run.mesh.size) * run.mesh.size
+    size = -(-batch_size // run.mesh.size) * run.mesh.size
     for batch in eval_batches(source, eval_example(run.config), batch_size=size, threads=4):
-        fields = {name: batch[name] for name in run.task.batch_fields}
-        predictions = predict_step(params, model_state, put_batch(fields, run.mesh))
-        probabilities = np.exp(local_rows(predictions["log_probabilities"]))
+        fields = {name: batch[name] for name in run.task.predict_fields}
+        found = predict_step(params, model_state, put_batch(fields, run.mesh))
+        yield batch, {name: local_rows(array) for name, array in found.items()}
+
+
+def name_classes(run: Run, source: Source) -> Iterator[dict[str, Any]]:
+    """One row a picture: `name`, `image` as the model saw it, `top` [(class, probability), ...], `label` or None."""
+    for batch, predictions in predicted(run, source, BATCH_SIZE.value or 32):
+        probabilities = np.exp(predictions["log_probabilities"])
         for row in np.flatnonzero(batch["valid"]):
             order = np.argsort(-probabilities[row], kind="stable")[: TOP.value]
             label = int(batch["label"][row])

@@ -158,7 +158,7 @@ def figures(config: Config, *, examples: int | None = None, steps: Sequence[int]
 
 def _task(config: Config) -> Classification:
     classes = registry.create_model(config.model.name).num_classes
-    return experiment.make_task(config, tuple(map(str, range(classes))))
+    return cast(Classification, experiment.make_task(config, tuple(map(str, range(classes)))))
 
 
 def known_examples(config: Config) -> int:

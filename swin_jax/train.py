@@ -25,8 +25,8 @@ from jax.sharding import Mesh
 from swin_jax import cli, experiment, inputs, pretrained
 from swin_jax.config import FREE_FIELDS, Config, to_dict
 from swin_jax.data.decode import UnreadablePicture
-from swin_jax.restore import write_classes
-from swin_jax.tasks.classification import Classification
+from swin_jax.restore import write_classes, write_coding
+from swin_jax.tasks.task import Task
 from swin_jax.training import hosts, loop, optimizer, preflight, run_directory, sharding
 from swin_jax.training.checkpoint import Checkpoints
 from swin_jax.training.determinism import make_deterministic
@@ -54,7 +54,7 @@ class Plan(NamedTuple):
     config: Config
     directory: epath.Path
     data: inputs.Data
-    task: Classification
+    task: Task
     mesh: Mesh
     steps: experiment.Durations
     schedule: Schedule
@@ -92,8 +92,12 @@ def prepare(config: Config, workdir: str) -> Plan:
     preflight.check_batch_size(
         config.batch_size, devices=mesh.size, hosts=jax.process_count(), accumulation=config.accumulation
     )
-    task = experiment.make_task(config, data.train.class_names, constrain=sharding.constrain_rows(mesh))
+    task = experiment.make_task(
+        config, data.train.class_names, coding=data.coding, constrain=sharding.constrain_rows(mesh)
+    )
     preflight.check_batch_fields(task.batch_fields, data.fields())
+    if (sizes := len(set(data.buckets))) > 1:
+        log.info("evaluation pictures have %d sizes: a program is compiled for each", sizes)
     steps = experiment.durations(config, len(data.train))
     schedule = experiment.learning_rate(config, len(data.train))
     transformation = make_transformation(config, task, schedule)
@@ -103,7 +107,7 @@ def prepare(config: Config, workdir: str) -> Plan:
     resolved, made_by = to_dict(config) | data.identity, provenance()
     check_hosts(resolved, made_by)
     directory = epath.Path(workdir)
-    hosts.first(lambda: claim(workdir, resolved, made_by, data.train.class_names))
+    hosts.first(lambda: claim(workdir, resolved, made_by, data))
     preflight.check_shared(directory, resolved)
     return Plan(
         config=config,
@@ -136,13 +140,12 @@ def check_hosts(resolved: Mapping[str, Any], made_by: Mapping[str, Any]) -> None
     )
 
 
-def claim(
-    workdir: str, resolved: Mapping[str, Any], made_by: Mapping[str, Any], class_names: tuple[str, ...]
-) -> None:
+def claim(workdir: str, resolved: Mapping[str, Any], made_by: Mapping[str, Any], data: inputs.Data) -> None:
     """Makes `workdir` the directory of this run. Raises ValueError if it is another's or cannot be written."""
     directory = preflight.check_workdir(workdir)
     run_directory.claim(directory, resolved, made_by, free=FREE_FIELDS)
-    write_classes(directory, class_names)
+    write_classes(directory, data.train.class_names)
+    write_coding(directory, data.coding)
 
 
 def first_params(config: Config, workdir: str, params: Any, class_names: Sequence[str]) -> Fitted | None:
@@ -166,7 +169,7 @@ def first_params(config: Config, workdir: str, params: Any, class_names: Sequenc
 
 
 def make_transformation(
-    config: Config, task: Classification, schedule: Schedule
+    config: Config, task: Task, schedule: Schedule
 ) -> optax.GradientTransformationExtraArgs:
     """The optimizer; its rule for each parameter goes to the log."""
     params = jax.eval_shape(task.init, jax.random.key(0))[0]
@@ -244,6 +247,7 @@ def run_loop(
         log_every=config.log_every,
         writer=hosts.writer(),
         title=config.model.name,
+        panels=plan.task.panels,
     )
     profile = profiled(train_step, plan.directory / "profile", traced, start_step=start)
     with record, profile as train_step:

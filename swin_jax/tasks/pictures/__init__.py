@@ -1,4 +1,4 @@
-"""The pictures a person looks at: curves, confusion, class bars, contact sheets. The only place that draws.
+"""The pictures a person looks at: curves, confusion, class bars, contact sheets, maps. The only place that draws.
 
 Every function returns uint8 `[H, W, 3]`; `png` makes a file of it. Nothing here touches matplotlib's global
 state, so pictures may be drawn from any thread and next to anyone else's figures.
@@ -10,10 +10,25 @@ import numpy as np
 from PIL import Image
 
 from swin_jax.tasks.pictures.classes import class_bars, confusion
-from swin_jax.tasks.pictures.run_curves import CLASSIFICATION_PANELS, Panel, curves
+from swin_jax.tasks.pictures.maps import grey_png, map_sheet, overlay, palette_png, with_legend
+from swin_jax.tasks.pictures.run_curves import CLASSIFICATION_PANELS, SEGMENTATION_PANELS, Panel, curves
 from swin_jax.tasks.pictures.sheets import contact_sheet
 
-__all__ = ["CLASSIFICATION_PANELS", "Panel", "class_bars", "confusion", "contact_sheet", "curves", "png"]
+__all__ = [
+    "CLASSIFICATION_PANELS",
+    "SEGMENTATION_PANELS",
+    "Panel",
+    "class_bars",
+    "confusion",
+    "contact_sheet",
+    "curves",
+    "grey_png",
+    "map_sheet",
+    "overlay",
+    "palette_png",
+    "png",
+    "with_legend",
+]
 
 
 def png(picture: np.ndarray) -> bytes:

@@ -50,9 +50,9 @@ def contact_sheet(
         for row, text in enumerate(split):
             draw.text(
                 (left, top + width + 3 + row * line),
-                _cut(text, width),
+                cut(text, width),
                 fill=INK if row == 0 else color,
-                font=_font(),
+                font=font(),
             )
     return np.array(sheet)
 
@@ -70,15 +70,16 @@ def _fitted(image: np.ndarray) -> Image.Image:
 
 
 @functools.cache
-def _font() -> ImageFont.FreeTypeFont:
+def font() -> ImageFont.FreeTypeFont:
+    """What captions are written in."""
     return ImageFont.truetype(FONT, 11)
 
 
-def _cut(text: str, width: int) -> str:
+def cut(text: str, width: int) -> str:
     """As much of the text as is at most `width` pixels wide."""
     text = printable(text)
-    if _font().getlength(text) <= width:
+    if font().getlength(text) <= width:
         return text
-    while text and _font().getlength(text + "…") > width:
+    while text and font().getlength(text + "…") > width:
         text = text[:-1]
     return text + "…"
