@@ -1,5 +1,6 @@
 """The fields of an experiment's config, their defaults, and how a config is kept in a run directory."""
 
+import functools
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
@@ -204,6 +205,11 @@ def config_fields() -> list[str]:
                 yield f"{prefix}{name}"
 
     return list(names(base_config(), ""))
+
+
+def get_field(config: Config, name: str) -> Any:
+    """The value of a field by its dotted name."""
+    return functools.reduce(lambda node, part: node[part], name.split("."), config)
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -80,6 +80,8 @@ def main(_: Sequence[str]) -> None:
                 parameters=PARAMETERS.value,
                 overrides=cli.inference_overrides(),
             )
+            if CLASSES.value == "present" and run.coding is not None:
+                raise ValueError("--classes=present is for classifiers; every class of a segmenter competes")
             kind, root = DATA.value or run.config.data.source, ROOT.value or root_of(run, DATA.value)
             split = SPLIT.value or ("" if DATA.value.startswith("tfds:") else run.config.data.eval_split)
             source = open_classes(run, kind, split, root)
@@ -87,26 +89,39 @@ def main(_: Sequence[str]) -> None:
             if PREDICTIONS.value:
                 scorer = score_predictions(source, run.coding)
             else:
-                classes = candidates(source, kind, CLASSES.value)
+                classes = candidates(source, kind, CLASSES.value) if run.coding is None else None
                 found = evaluate_on(run, source, classes, watch)
                 scorer = found.scorer
+            if not scorer.result()["examples"]:
+                raise ValueError(f"{source.identity} has no labels; evaluate a split that has")
         if not hosts.writer():
             return
-        result = {"step": run.step, "split": split, "parameters": run.kind, **scorer.result()}
-        if PREDICTIONS.value:
-            result |= {"step": None, "parameters": None}
+        of_the_run = {} if PREDICTIONS.value else {"step": run.step, "parameters": run.kind}
+        result = {"split": split, **of_the_run, **scorer.result()}
         if DATA.value:
-            result |= {"data": source.identity, "classes": len(classes or run.class_names)}
+            result["data"] = source.identity
+            if run.coding is None:
+                result["classes"] = len(classes or run.class_names)
         place = slug(f"{DATA.value} {split}") if DATA.value else split
         pictures = run.directory / "pictures" / (place if DATA.value else "")
-        name = f"evaluation_{place}_" + ("predictions" if PREDICTIONS.value else str(run.step))
-        name += "_multi_scale" * cli.multi_scale_flag().value + "_ema" * (run.kind == "ema")
+        name = f"evaluation_{place}_{'predictions' if PREDICTIONS.value else inference_of(run)}"
         with cli.one_sentence(OSError):
             written = {**result, "by_class": finite(scorer.by_class())}
             (run.directory / f"{name}.json").write_text(json.dumps(written, indent=1) + "\n")
             if found is not None:
                 save_pictures(pictures, run.task, found)
         print(json.dumps(result))
+
+
+def inference_of(run: Run) -> str:
+    """What tells one evaluation of a split from another: the step, the parameters, how pictures were seen."""
+    side = cli.window_flag().value
+    return (
+        str(run.step)
+        + "_multi_scale" * cli.multi_scale_flag().value
+        + (f"_window{side}" if side else "")
+        + "_ema" * (run.kind == "ema")
+    )
 
 
 def open_classes(run: Run, kind: str, split: str, root: str) -> Source:
@@ -162,19 +177,12 @@ def candidates(source: Source, kind: str, wanted: str | None) -> tuple[int, ...]
 def evaluate_on(
     run: Run, source: Source, classes: tuple[int, ...] | None = None, watch: Watch | None = None
 ) -> Evaluation:
-    """Scores the run on a source whose classes are the run's, choosing among `classes` (None: all).
-
-    Raises:
-        ValueError: no picture has a label.
-    """
+    """Scores the run on a source whose classes are the run's, choosing among `classes` (None: all)."""
     task = run.task if classes is None else cast(Classification, run.task).among(classes)
     params, model_state = run.load()
     batches = evaluation_batches(run.config, source, jax.process_index(), jax.process_count(), run.mesh.size)
     followed = (watch or alone()).follow(batches, "evaluation", 1)
-    found = evaluate(task, make_predict_step(task, run.mesh), params, model_state, followed, run.mesh)
-    if not found.scorer.result()["examples"]:
-        raise ValueError(f"{source.identity} has no labels; evaluate a split that has")
-    return found
+    return evaluate(task, make_predict_step(task, run.mesh), params, model_state, followed, run.mesh)
 
 
 def slug(text: str) -> str:

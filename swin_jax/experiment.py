@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from swin_jax.config import Config
+from swin_jax.config import Config, base_config, config_fields, get_field
 from swin_jax.data.labels import LabelCoding
 from swin_jax.models.registry import Preprocessing, create_model, preprocessing
 from swin_jax.ops.augment import Augmentation, Erasing, Mixing, mixing_group, parse_policy
@@ -76,7 +76,20 @@ def make_task(
         if name not in ("name", "dtype") and value is not None
     }
     fields |= {"dtype": DTYPES[config.model.dtype], **model_fields}
-    return setup_of(config).make_task(config, class_names, coding, fields)
+    setup = setup_of(config)
+    _check_unused(config, setup.unused)
+    return setup.make_task(config, class_names, coding, fields)
+
+
+def _check_unused(config: Config, unused: tuple[str, ...]) -> None:
+    """Raises ValueError where a field asks for what the task does not do."""
+    defaults = base_config()
+    for field in config_fields():
+        if field.startswith(unused) and get_field(config, field) != (default := get_field(defaults, field)):
+            raise ValueError(
+                f"{field} is {get_field(config, field)!r}, but the task {config.task} has no use for it; "
+                f"leave it at {default!r}"
+            )
 
 
 def _classification(
@@ -120,15 +133,41 @@ class Setup:
     Attributes:
         make_task: (config, class names, coding of label maps, fields of the model) -> the task.
         metric: of an evaluation, that ranks checkpoints.
+        unused: fields, or groups of them, that only other tasks read.
     """
 
     make_task: Callable[[Config, tuple[str, ...], LabelCoding | None, dict[str, Any]], Task]
     metric: str
+    unused: tuple[str, ...]
 
 
+OF_CLASSIFICATION = (
+    "data.resize",
+    "data.interpolation",
+    "data.crop_scale",
+    "data.crop_ratio",
+    "data.pad_crop",
+    "augment.rand_augment",
+    "augment.three_augment",
+    "augment.color_jitter",
+    "augment.erase_probability",
+    "augment.mixup_alpha",
+    "augment.cutmix_alpha",
+)
+OF_SEGMENTATION = (
+    "data.scale",
+    "data.ratio_range",
+    "data.largest_share",
+    "augment.photometric",
+    "loss.auxiliary_weight",
+    "loss.mean",
+    "evaluation",
+)
 SETUPS = {
-    "classification": Setup(_classification, Classification.best_metric),
-    "segmentation": Setup(segmentation.make_task, segmentation.Segmentation.best_metric),
+    "classification": Setup(_classification, Classification.best_metric, unused=OF_SEGMENTATION),
+    "segmentation": Setup(
+        segmentation.make_task, segmentation.Segmentation.best_metric, unused=OF_CLASSIFICATION
+    ),
 }
 
 

@@ -3,8 +3,8 @@
     python -m swin_jax.predict --workdir=runs/flowers photo.jpg holiday/ 'more/*.png'
     python -m swin_jax.predict --workdir=runs/shapes --split=val --count=16 --json
 
-    python -m swin_jax.predict --workdir=runs/ade20k --output=maps photo.jpg
-    python -m swin_jax.predict --workdir=runs/ade20k --output=server --label_format=dataset release_test/testing
+    python -m swin_jax.predict --workdir=runs/ade20k --maps=maps photo.jpg
+    python -m swin_jax.predict --workdir=runs/ade20k --maps=server --label_format=dataset release_test/testing
 
 Takes files, directories (searched through) and globs, or pictures of the run's own data set (--count=0: all).
 A classifier's most probable classes of each are printed as a table or, with --json, one object a line, and drawn on a
@@ -45,9 +45,7 @@ SPLIT = cli.split_flag()
 COUNT = flags.DEFINE_integer("count", 16, "How many pictures of the split; 0: all.", lower_bound=0)
 BATCH_SIZE = cli.batch_size_flag()
 PLATFORM = cli.platform_flag()
-OUTPUT = flags.DEFINE_string(
-    "output", "", "Directory of a segmenter's maps; <workdir>/predictions when empty."
-)
+MAPS = flags.DEFINE_string("maps", "", "Directory of a segmenter's maps; <workdir>/predictions when empty.")
 LABEL_FORMAT = cli.label_format_flag()
 cli.multi_scale_flag()
 cli.window_flag()
@@ -88,7 +86,7 @@ def show_maps(run: Run, source: Source) -> None:
     if run.coding is None:
         raise ValueError(f"{run.directory} has no labels.json, which says what label values mean")
     label_files.check_file_names([source[index]["name"] for index in range(len(source))])
-    directory = OUTPUT.value or str(run.directory / "predictions")
+    directory = MAPS.value or str(run.directory / "predictions")
     for batch, predictions in predicted(run, source, BATCH_SIZE.value or 1):
         for row in np.flatnonzero(batch["valid"]):
             record = source[int(batch["example_index"][row])]

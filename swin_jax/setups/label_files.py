@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from swin_jax.data.decode import decode_picture
+from swin_jax.data.decode import decode_picture, picture_size
 from swin_jax.data.labels import LabelCoding
 from swin_jax.data.sources.base import Record, Source
 from swin_jax.data.sources.files import read_file
@@ -92,8 +92,8 @@ def labelled(source: Source) -> Iterator[tuple[Record, np.ndarray]]:
     """Each record with its class numbers at its picture's size."""
     for index in range(len(source)):
         record = source[index]
-        picture = decode_picture(record["image"], record["name"])
-        yield record, record["semantic"].classes(picture.shape[:2], record["name"])
+        size = picture_size(record["image"], record["name"])
+        yield record, record["semantic"].classes(size, record["name"])
 
 
 def check_format(label_format: str) -> None:

@@ -251,7 +251,10 @@ def window_corners(
 
 
 class SegmentationScorer:
-    """Pixels by true and predicted class, in whole numbers: hosts and batches add up exactly."""
+    """Pixels by true and predicted class, in whole numbers: hosts and batches add up exactly.
+
+    `examples` counts the pictures that have a pixel with a class.
+    """
 
     def __init__(self, class_names: tuple[str, ...]) -> None:
         self.class_names = class_names
@@ -275,7 +278,7 @@ class SegmentationScorer:
             raise ValueError(f"a prediction has the class number {guessed.max()}; there are {count} classes")
         pairs = labels[known].astype(np.int64) * count + guessed
         self.confusion += np.bincount(pairs, minlength=count**2).reshape(count, count)
-        self.examples += 1
+        self.examples += bool(guessed.size)
 
     def merge(self, other: "SegmentationScorer") -> None:
         self.confusion += other.confusion

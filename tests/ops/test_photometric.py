@@ -9,6 +9,9 @@ from jax import numpy as jnp
 from swin_jax.ops import photometric
 from swin_jax.ops.photometric import Draws
 
+COUNT = 40
+DISTORT = jax.jit(photometric.distort)  # compiled once for all tests
+
 
 def pictures(count: int, seed: int = 0) -> np.ndarray:
     """Noise, smooth noise and grey, all sixteen pixels wide: OpenCV rounds the last pixels of odd widths otherwise."""
@@ -46,9 +49,9 @@ def published(picture: np.ndarray, draws: Draws, row: int) -> np.ndarray:
 
 
 def test_distortion_is_the_published_one() -> None:
-    images = pictures(40)
-    draws = photometric.draw(jax.random.key(3), 40)
-    found = np.asarray(jax.jit(photometric.distort)(jnp.asarray(images), draws))
+    images = pictures(COUNT)
+    draws = jax.jit(photometric.draw, static_argnums=1)(jax.random.key(3), COUNT)
+    found = np.asarray(DISTORT(jnp.asarray(images), draws))
     expected = np.stack([published(image, draws, row) for row, image in enumerate(images)])
     # The way back from HSV is float arithmetic, whose last bit may fall on either side of a whole level.
     off = np.abs(found.astype(int) - expected.astype(int))
@@ -67,7 +70,7 @@ def test_hsv_is_opencvs_for_every_colour_of_a_grid() -> None:
 
 
 def test_each_step_is_taken_by_half_of_the_pictures_within_its_range() -> None:
-    draws = photometric.draw(jax.random.key(0), 4000)
+    draws = jax.jit(photometric.draw, static_argnums=1)(jax.random.key(0), 4000)
     taken = {
         "brightness": draws.brightness != 0,
         "contrast": draws.contrast != 1,
@@ -87,7 +90,7 @@ def test_each_step_is_taken_by_half_of_the_pictures_within_its_range() -> None:
 
 
 def test_nothing_drawn_changes_nothing() -> None:
-    images = pictures(3)
-    ones, zeros = jnp.ones(3), jnp.zeros(3)
-    still = Draws(zeros, ones, jnp.asarray([True, False, True]), ones, jnp.zeros(3, jnp.int32))
-    np.testing.assert_array_equal(photometric.distort(jnp.asarray(images), still), images)
+    images = pictures(COUNT)
+    ones, zeros = jnp.ones(COUNT), jnp.zeros(COUNT)
+    still = Draws(zeros, ones, jnp.arange(COUNT) % 2 == 0, ones, jnp.zeros(COUNT, jnp.int32))
+    np.testing.assert_array_equal(DISTORT(jnp.asarray(images), still), images)

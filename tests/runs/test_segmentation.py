@@ -90,7 +90,7 @@ def test_a_run_resumes_to_the_bit_and_its_maps_score_what_it_scored(
 
     output = tmp_path / "maps"
     done = run(
-        "predict", f"--workdir={whole}", "--split=val", "--count=0", "--json", f"--output={output}", devices=2
+        "predict", f"--workdir={whole}", "--split=val", "--count=0", "--json", f"--maps={output}", devices=2
     )
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
