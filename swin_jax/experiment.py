@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from swin_jax.config import Config, base_config, config_fields, get_field
 from swin_jax.data.labels import LabelCoding
 from swin_jax.models.registry import Preprocessing, create_model, preprocessing
+from swin_jax.models.segmenters import create_segmenter
 from swin_jax.ops.augment import Augmentation, Erasing, Mixing, mixing_group, parse_policy
 from swin_jax.setups import segmentation
 from swin_jax.tasks.classification import Classification
@@ -132,11 +133,13 @@ class Setup:
 
     Attributes:
         make_task: (config, class names, coding of label maps, fields of the model) -> the task.
+        classes: name of a model -> how many it was published with.
         metric: of an evaluation, that ranks checkpoints.
         unused: fields, or groups of them, that only other tasks read.
     """
 
     make_task: Callable[[Config, tuple[str, ...], LabelCoding | None, dict[str, Any]], Task]
+    classes: Callable[[str], int]
     metric: str
     unused: tuple[str, ...]
 
@@ -164,9 +167,17 @@ OF_SEGMENTATION = (
     "evaluation",
 )
 SETUPS = {
-    "classification": Setup(_classification, Classification.best_metric, unused=OF_SEGMENTATION),
+    "classification": Setup(
+        make_task=_classification,
+        classes=lambda name: create_model(name).num_classes,
+        metric=Classification.best_metric,
+        unused=OF_SEGMENTATION,
+    ),
     "segmentation": Setup(
-        segmentation.make_task, segmentation.Segmentation.best_metric, unused=OF_CLASSIFICATION
+        make_task=segmentation.make_task,
+        classes=lambda name: create_segmenter(name).num_classes,
+        metric=segmentation.Segmentation.best_metric,
+        unused=OF_CLASSIFICATION,
     ),
 }
 
@@ -176,6 +187,12 @@ def setup_of(config: Config) -> Setup:
     if config.task not in SETUPS:
         raise ValueError(f"task is {config.task!r}; {nearest(config.task, SETUPS)}")
     return SETUPS[config.task]
+
+
+def published_task(config: Config, *, classes: int = 0, **model_fields: Any) -> Task:
+    """The task with as many classes as its model was published with, or `classes`; errors as `make_task`."""
+    count = classes or setup_of(config).classes(config.model.name)
+    return make_task(config, tuple(map(str, range(count))), **model_fields)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -124,8 +124,8 @@ def parameters(config: Config) -> dict[str, Any]:
 
 def figures(config: Config, *, examples: int | None = None, steps: Sequence[int] = ()) -> dict[str, Any]:
     """The part of `recipe` that follows from the config's numbers. Arguments and errors as there."""
-    examples = examples or known_examples(config)
     model = cast(SwinTransformer, _task(config).model)
+    examples = examples or known_examples(config)
     schedule = experiment.learning_rate(config, examples)
     run = experiment.durations(config, examples)
     pictures = experiment.pictures_of(config)
@@ -157,8 +157,10 @@ def figures(config: Config, *, examples: int | None = None, steps: Sequence[int]
 
 
 def _task(config: Config) -> Classification:
-    classes = registry.create_model(config.model.name).num_classes
-    return cast(Classification, experiment.make_task(config, tuple(map(str, range(classes)))))
+    """Raises ValueError where the experiment is of another task."""
+    if config.task != "classification":
+        raise ValueError(f"--config describes experiments in classification; the task here is {config.task}")
+    return cast(Classification, experiment.published_task(config))
 
 
 def known_examples(config: Config) -> int:

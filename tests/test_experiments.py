@@ -78,9 +78,12 @@ def shrunk(path: Path, variant: str) -> configs.Config:
     if config.task == "classification":
         config.update_from_flattened_dict(SHRUNK)
     else:
-        backbone = next(name for name in SHRUNK_BACKBONE if name in config.model.name)
-        config.update_from_flattened_dict(SHRUNK_SEGMENTER | SHRUNK_BACKBONE[backbone])
+        config.update_from_flattened_dict(SHRUNK_SEGMENTER | SHRUNK_BACKBONE[backbone_of(config)])
     return config.lock()
+
+
+def backbone_of(config: configs.Config) -> str:
+    return next(name for name in SHRUNK_BACKBONE if name in config.model.name)
 
 
 def structure(config: configs.Config) -> str:
@@ -90,8 +93,8 @@ def structure(config: configs.Config) -> str:
         if isinstance(value, dict):
             return {field: kept(f"{name}.{field}".strip("."), inner) for field, inner in value.items()}
         if name == "model.name" and config.task == "segmentation":
-            return value  # the names have different backbones
-        if name in NO_STRUCTURE or name.startswith(("data.", "augment.")):
+            return backbone_of(config)
+        if name in NO_STRUCTURE or name.startswith(("data.", "augment.", "evaluation.")):
             return None
         return bool(value) if isinstance(value, float) else value
 
@@ -132,7 +135,7 @@ def test_structures_see_what_a_step_compiles_to() -> None:
     for field, value in {
         "optimizer.clip_norm": 0.0,
         "optimizer.name": "sgd",
-        "model.drop_path_rate": 0.0,
+        "model.drop_path_rate": 0.1,
         "schedule.kind": "linear",
         "accumulation": 2,
         "model.depths": (1,),
