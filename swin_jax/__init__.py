@@ -9,16 +9,31 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from swin_jax.models.registry import create_model, model_names, preprocessing
-    from swin_jax.pretrained import features, load
+    from swin_jax.models.segmenters import create_segmenter, segmenter_names
+    from swin_jax.pretrained import features, load, load_segmenter, save_segmenter
 
 _HOMES = {
     "load": "swin_jax.pretrained",
     "features": "swin_jax.pretrained",
+    "load_segmenter": "swin_jax.pretrained",
+    "save_segmenter": "swin_jax.pretrained",
     "create_model": "swin_jax.models.registry",
+    "create_segmenter": "swin_jax.models.segmenters",
+    "segmenter_names": "swin_jax.models.segmenters",
     "model_names": "swin_jax.models.registry",
     "preprocessing": "swin_jax.models.registry",
 }
-__all__ = ["create_model", "features", "load", "model_names", "preprocessing"]
+__all__ = [
+    "create_model",
+    "create_segmenter",
+    "features",
+    "load",
+    "load_segmenter",
+    "model_names",
+    "preprocessing",
+    "save_segmenter",
+    "segmenter_names",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,7 @@ model, variables = swin_jax.features("swin_tiny_patch4_window7_224", "swin_tiny.
 c2, c3, c4, c5 = model.apply(variables, images)        # maps at strides 4, 8, 16, 32
 """
 
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,9 +19,12 @@ from etils import epath
 
 from swin_jax.experiment import pictures_of
 from swin_jax.models.registry import create_model
+from swin_jax.models.segmenters import create_segmenter
 from swin_jax.models.swin import SwinTransformer
+from swin_jax.models.upernet import UperNet
 from swin_jax.restore import open_run
 from swin_jax.weights import OURS, Fitted, Weights, fit, flatten, read_weights, unflatten
+from swin_jax.weights.upernet import read_upernet, write_upernet
 
 log = logging.getLogger(__name__)
 BACKBONE = "backbone/"
@@ -58,8 +62,8 @@ def read(
 def beginning(source: str, params: Any, *, head: str = "", class_names: Sequence[str] = ()) -> Fitted:
     """What a run begins with: weights fitted to its parameters, position tables resampled where they differ.
 
-    A model of another task that keeps a Swin under "backbone" gets it from a classifier or a backbone; what
-    stands beside it is fresh.
+    A model of another task that keeps a Swin under "backbone" gets it from a classifier, a backbone or a run of
+    such a task; what stands beside it is fresh.
 
     Args:
       source: as `read` takes it.
@@ -74,13 +78,23 @@ def beginning(source: str, params: Any, *, head: str = "", class_names: Sequence
     inside = {path: shape for path, shape in shapes.items() if path.startswith(BACKBONE)}
     prefix = BACKBONE if inside else ""
     wanted = {path.removeprefix(prefix): shape for path, shape in (inside or shapes).items()}
-    weights = read(source, wanted)
+    weights = _backbone_of(read(source, wanted)) if prefix else read(source, wanted)
     found = fit(weights, wanted, resample=True, head=head, class_names=class_names)
     return Fitted(
         {prefix + path: value for path, value in found.params.items()},
         tuple(path for path in shapes if path.removeprefix(prefix) not in found.params),
         (f"{len(found.params)} parameters from {source} ({weights.layout})", *found.notes),
     )
+
+
+def _backbone_of(weights: Weights) -> Weights:
+    """What a run of another task keeps under "backbone", as if it stood alone; other weights as they are."""
+    inside = [path for path in weights.params if path.startswith(BACKBONE)]
+    if weights.layout != OURS or not inside:
+        return weights
+    parts = {"what stands beside the backbone": [path for path in weights.params if path not in inside]}
+    params = {path.removeprefix(BACKBONE): weights.params[path] for path in inside}
+    return dataclasses.replace(weights, params=params, names={path: (path,) for path in params}, parts=parts)
 
 
 def put(fitted: Fitted, params: Any, shardings: Any) -> Any:
@@ -133,6 +147,52 @@ def load(
     values = {path: jnp.asarray(value, model.param_dtype) for path, value in fitted.params.items()}
     values |= _fresh(model, fitted.fresh, seed)
     return model, {"params": unflatten({path: values[path] for path in shapes})}
+
+
+def load_segmenter(
+    name: str, path: str, *, num_classes: int = 150, **overrides: Any
+) -> tuple[UperNet, dict[str, Any]]:
+    """A published UperNet on Swin with weights and batch statistics of OpenMMLab, the published code or transformers.
+
+    Args:
+      name: a published name, such as "upernet_swin_tiny".
+      path: a `.pth`, `.bin` or `.safetensors` file.
+      num_classes: of the file.
+      **overrides: further fields of the model.
+
+    Returns:
+      The module and its variables: `model.apply(variables, images)[0]` gives logits [B, H/4, W/4, num_classes].
+
+    Raises:
+      ValueError: the file cannot be read or is of another model.
+    """
+    model = create_segmenter(name, num_classes, **overrides)
+    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3), jnp.float32))
+    wanted = {collection: shapes_of(tree) for collection, tree in variables.items()}
+    found = read_upernet(path, wanted)
+    return model, {
+        collection: unflatten({place: jnp.asarray(values[place]) for place in wanted[collection]})
+        for collection, values in found.items()
+    }
+
+
+def save_segmenter(path: str, params: Any, model_state: Any, layout: str = "openmmlab") -> None:
+    """Writes an UperNet on Swin for another code base, the inverse of `load_segmenter`.
+
+    Args:
+      path: a `.pth` or `.safetensors` file.
+      params, model_state: as a run has them: `open_run("runs/ade20k").load()`.
+      layout: "openmmlab", "official-dense" or "transformers".
+
+    Raises:
+      ValueError: there is no such layout, or it has no place for a parameter.
+    """
+    variables = {"params": params, **model_state}
+    arrays = {
+        collection: {place: np.asarray(value, np.float32) for place, value in flatten(tree).items()}
+        for collection, tree in jax.device_get(variables).items()
+    }
+    write_upernet(path, arrays, layout)
 
 
 def features(

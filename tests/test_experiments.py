@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import own_images
+from experiments import own_images, own_segmentation
 from swin_jax import cli, experiment, inputs
 from swin_jax import config as configs
 from swin_jax.data.labels import LabelCoding, LabelMap, default_palette
@@ -178,6 +178,23 @@ def test_every_experiment_steps_once(path: Path, variant: str) -> None:
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), before, after.params)
     head = moved["decode_head"]["classifier"] if config.task == "segmentation" else moved["head"]
     assert head["bias"]
+
+
+@pytest.mark.parametrize(
+    ("config", "field", "value"),
+    [
+        (own_images.get_config(), "augment.photometric", True),
+        (own_images.get_config(), "evaluation.window", (64, 64)),
+        (own_segmentation.get_config(), "augment.mixup_alpha", 0.8),
+        (own_segmentation.get_config(), "data.crop_scale", (0.5, 1.0)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_fields_of_another_task_are_refused(config: configs.Config, field: str, value: Any) -> None:
+    config.update_from_flattened_dict({field: value})
+    sentence = f"{field} is {value!r}, but the task {config.task} has no use for it; leave it at "
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        experiment.make_task(config, ("a", "b"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -33,21 +33,31 @@ def use_upernet_recipe(config: Config, name: str, crop: int = 512) -> None:
 
 
 def use_micro_upernet(config: Config) -> None:
-    """A UperNet that two CPU cores train in minutes: four stages with windows of 4, a head of 32 channels."""
+    """A UperNet that two CPU cores train in minutes, by many small updates: three stages, a head of 32 channels."""
     config.model.name = "upernet_swin_tiny"
     config.model.dtype = "float32"
-    config.model.embed_dim = 24
-    config.model.depths = (2, 2, 2, 2)
-    config.model.num_heads = (2, 4, 8, 8)
+    config.model.embed_dim = 32
+    config.model.depths = (2, 2, 2)
+    config.model.num_heads = (2, 4, 8)
     config.model.window_size = 4
     config.model.drop_path_rate = 0.0
     config.model.channels = 32
     config.model.auxiliary_channels = 16
     config.model.head_drop_rate = 0.0
-    config.batch_size = 32
+    config.batch_size = 16
     config.evaluate_batch_size = 50
-    config.log_every = 20
+    config.log_every = 100
+
     config.data.threads = 2
     config.evaluation.canvas = 64
+    config.loss.mean = "valid"
+    config.optimizer.b2 = 0.99
+    config.optimizer.clip_norm = 5.0
+
+    config.schedule.kind = "cosine"
+    config.schedule.power = None
     config.schedule.peak = 2e-3
-    config.schedule.warmup = "100 steps"
+    config.schedule.end = 2e-5
+    config.schedule.warmup = "200 steps"
+    config.schedule.warmup_ratio = None
+    config.schedule.warmup_start = 0.0

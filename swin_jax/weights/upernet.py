@@ -4,11 +4,15 @@ The backbone goes by its own layout (`tables.py`), the heads by the rows here.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
-from swin_jax.weights.exchange import sort_state, state_of
+from swin_jax.weights.exchange import check_suffix, sort_state, state_of
+from swin_jax.weights.files import PICKLES, read_arrays, write_pickle, write_safetensors
+from swin_jax.weights.kinds import Shape
 from swin_jax.weights.layouts import Layout, State, listed, read_state, rows, write_state
+from swin_jax.weights.tables import LAYOUTS
 
 POOL_SCALES = (1, 2, 3, 6)
 BACKBONE = "backbone/"
@@ -48,6 +52,47 @@ HEADS_BESIDE = {
 }
 
 Collections = dict[str, dict[str, np.ndarray]]
+
+
+def read_upernet(path: str | Path, wanted: Mapping[str, Mapping[str, Shape]]) -> Collections:
+    """The UperNet in a weight file, as `{"params": path -> array, "batch_stats": path -> array}`.
+
+    Args:
+      path: a file of OpenMMLab, the published code or transformers.
+      wanted: collection -> path -> shape, of the model it is for.
+
+    Raises:
+      ValueError: as `upernet_of_state`; or it is of another model: everything that differs is listed.
+    """
+    found = upernet_of_state(read_arrays(path)[0], str(path))
+    problems = []
+    for collection, shapes in wanted.items():
+        values = found[collection]
+        problems += [f"missing {name} {shape}" for name, shape in shapes.items() if name not in values]
+        problems += [f"surplus {name} {value.shape}" for name, value in values.items() if name not in shapes]
+        problems += [
+            f"{name} is {values[name].shape}, expected {shape}"
+            for name, shape in shapes.items()
+            if name in values and values[name].shape != shape
+        ]
+    if problems:
+        raise ValueError(f"{path} does not fit the model: {listed(problems)}")
+    return found
+
+
+def write_upernet(path: str | Path, collections: Mapping[str, State], layout: str) -> None:
+    """Writes what `read_upernet` reads, as safetensors or (by the suffix) as a PyTorch file.
+
+    Raises:
+      ValueError: as `state_of_upernet`; or the suffix is neither's; or PyTorch is needed and absent.
+    """
+    path = Path(path)
+    check_suffix(path, layout)
+    state = state_of_upernet(collections, layout)
+    if path.suffix in PICKLES:
+        write_pickle(path, state, LAYOUTS[layout].container)
+    else:
+        write_safetensors(path, state, {"format": "pt"})
 
 
 def upernet_of_state(state: State, source: str) -> Collections:

@@ -8,8 +8,10 @@ import pytest
 from flax import linen as nn
 from jax import numpy as jnp
 
+from experiments import ade20k
 from swin_jax.ops.losses import pixel_cross_entropy
 from swin_jax.ops.resize import resize_bilinear
+from swin_jax.setups import segmentation as setup
 from swin_jax.tasks.segmentation import Inference, Segmentation, SegmentationScorer, window_corners
 
 NAMES = ("wall", "sky", "tree", "car")
@@ -185,9 +187,22 @@ def test_views_are_averaged_and_mirrored_ones_turned_back() -> None:
             mean = predicted(make(), params, state, {**batch, "image": image})["mean"]
             parts.append(mean[:, :, ::-1] if mirrored else mean)
     np.testing.assert_allclose(several["mean"], np.mean(parts, axis=0), atol=1e-5)
-    one = predicted(make(inference=Inference(scales=1)), params, state, batch)
-    np.testing.assert_array_equal(one["mean"], parts[0])
     assert several["classes"].dtype == np.uint8
+
+
+def test_several_scales_of_which_there_is_one_are_plain_evaluation() -> None:
+    config = ade20k.get_config()
+    plain = setup.inference_of(config), setup.eval_example(config)
+    config.evaluation.multi_scale = True
+    assert (setup.inference_of(config), setup.eval_example(config)) != plain
+    config.evaluation.ratios, config.evaluation.flip = (1.0,), False
+    assert (setup.inference_of(config), setup.eval_example(config)) == plain
+
+
+def test_a_window_of_the_config_strides_by_two_thirds() -> None:
+    config = ade20k.get_config()
+    config.evaluation.window = (512, 640)
+    assert setup.inference_of(config) == Inference(window=(512, 640), stride=(341, 426))
 
 
 def test_fields_that_make_no_sense() -> None:
@@ -267,6 +282,7 @@ def test_parts_merge_to_the_whole() -> None:
 
 def test_nothing_scored_and_no_class() -> None:
     scorer = SegmentationScorer(NAMES)
+    scorer.add_map(np.full((1, 2), 255, np.uint8), np.zeros((1, 2), np.uint8))
     assert scorer.result() == {"pixels": 0.0, "examples": 0.0}
     with pytest.raises(ValueError, match="the class number 4; there are 4 classes"):
         scorer.add_map(np.zeros((1, 2), np.uint8), np.asarray([[0, 4]], np.uint8))
