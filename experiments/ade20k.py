@@ -28,9 +28,6 @@ ResNets keep OpenMMLab's own: SGD with rate 0.01, momentum 0.9, weight decay 5e-
 of the paper: 8 V100; a step of 16 crops fits one accelerator of 80 GB, or 8 of 16 GB (computed from sizes of the
 maps, not measured).
 
-What Swin begins with is read from its files in any format; files of ResNets and DeiT are not read yet, and these rows
-begin fresh.
-
 Evaluation sees each picture at its own size, as published, and compiles a program for each: of 2,000 sizes drawn as
 the benchmark's look (shorter side 512, or for 15% from 200 on; half of them 4:3) these are 423. With
 `--config.evaluation.size_multiple=32` they are 71, and numbers change a little; `evaluation.max_shapes` refuses more.

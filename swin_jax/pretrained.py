@@ -24,11 +24,14 @@ from swin_jax.models.swin import SwinTransformer
 from swin_jax.models.upernet import UperNet
 from swin_jax.restore import open_run
 from swin_jax.weights import OURS, Fitted, Weights, fit, flatten, read_weights, unflatten
+from swin_jax.weights.backbones import is_backbone, read_backbone
 from swin_jax.weights.upernet import read_upernet, write_upernet
 
 log = logging.getLogger(__name__)
 BACKBONE = "backbone/"
-"""Where a model of another task keeps its Swin."""
+"""Where a model of another task keeps its backbone."""
+STATISTICS = "batch_stats"
+"""Where the state of a model keeps the running statistics of its batch norms."""
 
 
 def read(
@@ -59,15 +62,19 @@ def read(
     return Weights(source, OURS, flat, {path: (path,) for path in flat}, description=description)
 
 
-def beginning(source: str, params: Any, *, head: str = "", class_names: Sequence[str] = ()) -> Fitted:
+def beginning(
+    source: str, params: Any, model_state: Any = None, *, head: str = "", class_names: Sequence[str] = ()
+) -> Fitted:
     """What a run begins with: weights fitted to its parameters, position tables resampled where they differ.
 
     A model of another task that keeps a Swin under "backbone" gets it from a classifier, a backbone or a run of
-    such a task; what stands beside it is fresh.
+    such a task; what stands beside it is fresh. So does one with a ResNet or ViT there, whose files bring their
+    batch statistics.
 
     Args:
       source: as `read` takes it.
       params: the run's parameters, arrays or their shapes.
+      model_state: the run's, likewise.
       head: which head to begin with, see `swin_jax.weights.fit`.
       class_names: of the run.
 
@@ -78,12 +85,35 @@ def beginning(source: str, params: Any, *, head: str = "", class_names: Sequence
     inside = {path: shape for path, shape in shapes.items() if path.startswith(BACKBONE)}
     prefix = BACKBONE if inside else ""
     wanted = {path.removeprefix(prefix): shape for path, shape in (inside or shapes).items()}
+    if prefix and is_backbone(wanted):
+        return _other_backbone(source, shapes, shapes_of((model_state or {}).get(STATISTICS, {})))
     weights = _backbone_of(read(source, wanted)) if prefix else read(source, wanted)
     found = fit(weights, wanted, resample=True, head=head, class_names=class_names)
     return Fitted(
         {prefix + path: value for path, value in found.params.items()},
         tuple(path for path in shapes if path.removeprefix(prefix) not in found.params),
         (f"{len(found.params)} parameters from {source} ({weights.layout})", *found.notes),
+    )
+
+
+def _other_backbone(
+    source: str, params: Mapping[str, tuple[int, ...]], statistics: Mapping[str, tuple[int, ...]]
+) -> Fitted:
+    """As `beginning`, for a backbone that is no Swin; `params` and `statistics` are shapes of the whole model."""
+    inside = {
+        path.removeprefix(BACKBONE): shape
+        for path, shape in (*params.items(), *statistics.items())
+        if path.startswith(BACKBONE)
+    }
+    if epath.Path(source).is_dir():
+        raise ValueError(f"{source} is a run; a ResNet or ViT begins with a weight file (.pth, .safetensors)")
+    found, notes = read_backbone(source, inside)
+    whole = {BACKBONE + path: value for path, value in found.items()}
+    return Fitted(
+        {path: value for path, value in whole.items() if path in params},
+        tuple(path for path in params if path not in whole),
+        (f"{len(whole)} parameters and statistics from {source}", *notes),
+        {path: value for path, value in whole.items() if path in statistics},
     )
 
 
@@ -97,15 +127,15 @@ def _backbone_of(weights: Weights) -> Weights:
     return dataclasses.replace(weights, params=params, names={path: (path,) for path in params}, parts=parts)
 
 
-def put(fitted: Fitted, params: Any, shardings: Any) -> Any:
-    """`params` with the fitted values in their places, each array where `shardings` says."""
-    places, values = flatten(shardings), flatten(params)
+def put(fitted: Mapping[str, np.ndarray], tree: Any, shardings: Any) -> Any:
+    """`tree` with the fitted values in their places, each array where `shardings` says."""
+    places, values = flatten(shardings), flatten(tree)
 
     def placed(path: str) -> jax.Array:
-        value = fitted.params[path].astype(values[path].dtype)
+        value = fitted[path].astype(values[path].dtype)
         return jax.make_array_from_callback(value.shape, places[path], lambda index: value[index])
 
-    return unflatten({path: placed(path) if path in fitted.params else values[path] for path in values})
+    return unflatten({path: placed(path) if path in fitted else values[path] for path in values})
 
 
 def load(

@@ -103,7 +103,7 @@ def prepare(config: Config, workdir: str) -> Plan:
     transformation = make_transformation(config, task, schedule)
     abstract = abstract_state(task, transformation, config.seed, with_ema=ema is not None)
     shardings = sharding.state_shardings(abstract, mesh, config.mesh.rules)
-    begin = first_params(config, workdir, abstract.params, data.train.class_names)
+    begin = first_params(config, workdir, abstract, data.train.class_names)
     resolved, made_by = to_dict(config) | data.identity, provenance()
     check_hosts(resolved, made_by)
     directory = epath.Path(workdir)
@@ -148,7 +148,9 @@ def claim(workdir: str, resolved: Mapping[str, Any], made_by: Mapping[str, Any],
     write_coding(directory, data.coding)
 
 
-def first_params(config: Config, workdir: str, params: Any, class_names: Sequence[str]) -> Fitted | None:
+def first_params(
+    config: Config, workdir: str, abstract: TrainState, class_names: Sequence[str]
+) -> Fitted | None:
     """The parameters of `init_from`; None without it, or where a checkpoint stands that the run resumes from.
 
     Raises:
@@ -161,7 +163,13 @@ def first_params(config: Config, workdir: str, params: Any, class_names: Sequenc
     begun = workdir and Checkpoints(epath.Path(workdir) / "checkpoints", read_only=True).steps()
     if not config.init_from or begun:
         return None
-    begin = pretrained.beginning(config.init_from, params, head=config.init_head, class_names=class_names)
+    begin = pretrained.beginning(
+        config.init_from,
+        abstract.params,
+        abstract.model_state,
+        head=config.init_head,
+        class_names=class_names,
+    )
     log.info("beginning with %s", "; ".join(begin.notes))
     if begin.fresh:
         log.info("fresh: %s", ", ".join(begin.fresh))
@@ -218,8 +226,10 @@ def first_state(plan: Plan, checkpoints: Checkpoints) -> TrainState:
     state = create_state(plan.task, plan.optimizer, plan.config.seed, plan.shardings)
     if plan.begin is None:
         return state
-    params = pretrained.put(plan.begin, state.params, plan.shardings.params)
-    return begin_with(state, params, plan.shardings)
+    params = pretrained.put(plan.begin.params, state.params, plan.shardings.params)
+    statistics = {f"{pretrained.STATISTICS}/{path}": value for path, value in plan.begin.statistics.items()}
+    model_state = pretrained.put(statistics, state.model_state, plan.shardings.model_state)
+    return begin_with(state, params, plan.shardings, model_state=model_state)
 
 
 def run_loop(

@@ -15,7 +15,7 @@ from swin_jax.ops.losses import segmentation_cross_entropy
 from swin_jax.ops.resize import resize_bilinear
 from swin_jax.weights import flatten
 from tests.parity import drawn
-from tests.parity.dense_naming import RESNET, from_table, upernet, vit_from_timm
+from tests.parity.dense_naming import backbone, pyramid, upernet
 
 try:
     from tests.parity import torch_dense
@@ -36,7 +36,7 @@ def close(ours: Any, theirs: np.ndarray, tolerance: float) -> None:
 )
 def test_resnet(depths: tuple[int, ...], fields: dict):
     theirs = torch_dense.resnet(depths, num_classes=10, **fields)
-    variables = from_table(torch_dense.state(theirs), RESNET)
+    variables = backbone(torch_dense.state(theirs))
     images = drawn.pictures(97, 131, batch=1)
     logits = jax.jit(ResNet(depths, 10, **fields).apply)(variables, images)
     close(logits, torch_dense.outputs(theirs, images), 1e-4)
@@ -48,8 +48,8 @@ def test_resnet(depths: tuple[int, ...], fields: dict):
 def test_deit_small():
     theirs = torch_dense.deit(embed_dim=384, depth=12, num_heads=6, num_classes=10)
     images = drawn.pictures(224, 224, batch=1)
-    params = vit_from_timm(torch_dense.state(theirs))
-    logits = jax.jit(VisionTransformer(num_classes=10).apply)({"params": params}, images)
+    variables = backbone(torch_dense.state(theirs))
+    logits = jax.jit(VisionTransformer(num_classes=10).apply)(variables, images)
     close(logits, torch_dense.outputs(theirs, images), 1e-4)
 
 
@@ -59,7 +59,7 @@ def test_deconvolution_pyramid():
     state = torch_dense.state(theirs)
     deconvs = {name: value for name, value in state.items() if name.startswith("up") and value.ndim == 4}
     rest = {name: value for name, value in state.items() if name not in deconvs}
-    variables = from_table(rest, (("up4_{i}", "up4_{i}"), ("up8", "up8"), ("bn", "bn")))
+    variables = pyramid(rest)
     for name, value in deconvs.items():  # [inputs, outputs, 2, 2]
         variables["params"][name.split(".")[0]]["kernel"] = value.transpose(2, 3, 0, 1)
     maps = DeconvPyramid().apply(variables, jnp.asarray(x), False)
