@@ -316,7 +316,5 @@ class SegmentationScorer:
 
     def draw(self) -> dict[str, np.ndarray]:
         """The IoU of each class."""
-        bars = pictures.class_bars(
-            self.iou(), self.class_names, title="intersection over union by class", label="IoU"
-        )
+        bars = pictures.class_bars(self.iou(), self.class_names, title="IoU by class", label="IoU")
         return {"iou": bars}
