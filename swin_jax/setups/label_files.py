@@ -10,7 +10,7 @@ import numpy as np
 from swin_jax.data.decode import decode_picture, picture_size
 from swin_jax.data.labels import LabelCoding
 from swin_jax.data.sources.base import Record, Source
-from swin_jax.data.sources.files import read_file
+from swin_jax.data.sources.files import PICTURE_SUFFIXES, read_file
 from swin_jax.tasks import pictures
 from swin_jax.tasks.segmentation import SegmentationScorer
 from swin_jax.training.run_directory import write_atomically
@@ -23,8 +23,9 @@ LABELS, OVERLAYS = "labels", "overlays"
 def file_name(name: str) -> str:
     """What a record's label map is called, without suffix: as its picture's file; another record's name made one."""
     in_brackets = re.search(r"\(([^()]+)\)$", name)
-    stem = os.path.splitext(os.path.basename(in_brackets[1] if in_brackets else name))[0]
-    return re.sub(r"[^\w.-]+", "_", stem)
+    base = os.path.basename(in_brackets[1] if in_brackets else name)
+    stem, suffix = os.path.splitext(base)
+    return re.sub(r"[^\w.-]+", "_", stem if suffix.lower() in PICTURE_SUFFIXES else base)
 
 
 def check_file_names(names: Sequence[str]) -> None:

@@ -25,9 +25,11 @@ OVERRIDES = {
     "checkpoint_every": "2 steps",
     "log_every": 1,
     "model.embed_dim": 4,
-    "model.depths": (1, 1, 1, 1),
-    "model.num_heads": (1, 1, 1, 1),
+    "model.depths": (1, 1),
+    "model.num_heads": (1, 1),
     "model.window_size": 2,
+    "model.pool_scales": (1, 2),
+    "model.auxiliary_index": 1,
     "model.channels": 4,
     "model.auxiliary_channels": 4,
     "data.size": (16, 16),
@@ -80,7 +82,10 @@ def test_a_run_resumes_to_the_bit_and_its_maps_score_what_it_scored(
     train.train(train.prepare(micro(), str(whole)))
     shutil.copytree(whole, resumed)
     shutil.rmtree(resumed / "checkpoints" / "4")
-    train.train(train.prepare(micro(), str(resumed)))
+    config = micro()
+    with config.unlocked():
+        config.evaluate_every = "100 steps"  # once is enough
+    train.train(train.prepare(config, str(resumed)))
     for ours, theirs in zip(bits(whole), bits(resumed), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -152,10 +157,7 @@ def test_an_exported_map_holds_the_data_sets_values(tmp_path: Path) -> None:
     ],
 )
 def test_names_of_label_files(name: str, expected: str) -> None:
-    found = label_files.file_name(name)
-    assert found.endswith(expected[-12:])
-    assert "/" not in found
-    assert " " not in found
+    assert label_files.file_name(name) == expected
 
 
 def test_two_pictures_of_one_name_are_refused() -> None:
