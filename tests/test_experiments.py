@@ -56,8 +56,17 @@ SHRUNK_BACKBONE = {
     "resnet": {"model.depths": (1, 1, 1, 1)},
 }
 # Names and durations, which no program depends on; nor does one on where its pictures come from. What pictures undergo
-# is compiled piece by piece in ops/augment and as a whole in training/test_state.
-NO_STRUCTURE = ("model.name", "init_from", "total", "evaluate_every", "checkpoint_every", "log_every")
+# is compiled piece by piece in ops/augment and as a whole in training/test_state; both means of a segmenter's loss are
+# in tasks/test_segmentation.
+NO_STRUCTURE = (
+    "model.name",
+    "init_from",
+    "total",
+    "evaluate_every",
+    "checkpoint_every",
+    "log_every",
+    "loss.mean",
+)
 
 
 def load(path: Path) -> ModuleType:
