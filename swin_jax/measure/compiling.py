@@ -26,6 +26,7 @@ class Compiled(NamedTuple):
       bytes_per_image: of HBM read and written.
       flops_per_image: of matrix products, recomputation included.
       collectives: kind -> count and bytes, of one step.
+      open_loops: loops whose length the data decide, counted once.
     """
 
     devices: int
@@ -39,6 +40,7 @@ class Compiled(NamedTuple):
     bytes_per_image: float
     flops_per_image: float
     collectives: dict[str, Collective]
+    open_loops: list[str]
 
 
 def compile_described(program: StepProgram, hbm: int) -> Compiled:
@@ -71,6 +73,7 @@ def compile_described(program: StepProgram, hbm: int) -> Compiled:
         bytes_per_image=optimised.hbm_bytes() * devices / images,
         flops_per_image=matmul_flops(traced.jaxpr.jaxpr) / images,
         collectives=optimised.collectives(),
+        open_loops=optimised.open_loops(),
     )
 
 
@@ -100,6 +103,8 @@ def report(title: str, found: Compiled) -> str:
         lines.append(f"{kind:<20} {collective.times} a step, {collective.bytes / 1e6:,.1f} MB together")
     if not found.collectives:
         lines.append("collectives          none")
+    if found.open_loops:
+        lines.append(f"counted once         {len(found.open_loops)} loops whose length the data decide")
     return "\n".join(lines)
 
 

@@ -1,7 +1,8 @@
 """What a compiled program moves, read from the text of its optimised HLO: bytes of HBM and collectives.
 
 XLA's own cost analysis counts the body of a loop once, and so undercounts scanned blocks and accumulation. Here the
-body counts as often as it runs. An operation reads its operands and writes its results; where it takes a slice of
+body counts as often as it runs; one that runs until data say so (drawing by rejection) counts once, and
+`Program.open_loops` names it. An operation reads its operands and writes its results; where it takes a slice of
 an operand or updates one in place, the slice alone counts. Arrays placed in on-chip memory, S(1) in TPU layouts,
 move no byte of HBM. Sizes are those of the values, without the padding of tiles.
 """
@@ -133,6 +134,11 @@ class Program:
                     sizes[kind] += times * _payload(computation, op)
         return {kind: Collective(counts[kind], sizes[kind]) for kind in COLLECTIVES if counts[kind]}
 
+    def open_loops(self) -> list[str]:
+        """Names of the loops whose length the data decide."""
+        operations = (op for name in self._runs() for op in self.computations[name].operations.values())
+        return [op.name for op in operations if op.code == "while" and self._trips(op) is None]
+
     def _runs(self, into_fusions: bool = False) -> Counter[str]:
         """How often each computation runs; a fusion is an operation, unless `into_fusions`."""
         runs: Counter[str] = Counter()
@@ -142,22 +148,20 @@ class Program:
             for op in self.computations[name].operations.values():
                 follow = op.code in CONTROL or (into_fusions and op.code == "fusion")
                 for called in op.called if follow else ():
-                    enter(called, times * (self._trips(op) if op.code == "while" else 1))
+                    enter(called, times * ((self._trips(op) or 1) if op.code == "while" else 1))
 
         enter(self.entry, 1)
         return runs
 
-    def _trips(self, loop: Operation) -> int:
-        """How often a loop runs: given, or the one constant that its condition compares the counter with."""
+    def _trips(self, loop: Operation) -> int | None:
+        """How often a loop runs: given, or the one constant that its condition compares the counter with, else None."""
         if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes):
             return int(known[1])
         condition = re.search(r"condition=%([\w.\-]+)", loop.attributes)
         assert condition is not None
         operations = self.computations[condition[1]].operations.values()
         bounds = [int(op.literal) for op in operations if op.code == "constant" and op.literal.isdecimal()]
-        if len(bounds) != 1:
-            raise ValueError(f"the loop {loop.name} has no constant number of iterations")
-        return bounds[0]
+        return bounds[0] if len(bounds) == 1 else None
 
     def _traffic(self, computation: Computation, op: Operation) -> int:
         if op.code in (*FREE, *CONTROL) or op.code.endswith("-done") or "AllocateBuffer" in op.attributes:

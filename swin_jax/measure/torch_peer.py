@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from swin_jax.weights.peers import import_peer
 
@@ -177,7 +177,16 @@ class MixupCollate:
 
 def _timm_data() -> Any:
     load()
+    operations = importlib.import_module("timm.data.auto_augment").NAME_TO_OP
+    operations["PosterizeIncreasing"] = _posterize
     return importlib.import_module("timm.data")
+
+
+def _posterize(picture: Image.Image, bits: int, **_: Any) -> Image.Image:
+    """timm's operation: at full strength it keeps no bit, which newer Pillow refuses where older gave black."""
+    if bits >= 8:
+        return picture
+    return ImageOps.posterize(picture, bits) if bits else Image.new(picture.mode, picture.size)
 
 
 def training_batches(

@@ -20,7 +20,7 @@ PredictStep = Callable[[Any, Any, Batch], Predictions]
 
 
 class Evaluation(NamedTuple):
-    """What a pass leaves behind: the counts of all hosts, and this host's first batch to draw."""
+    """What a pass leaves behind: the counts of all hosts, and some of this host's rows to draw."""
 
     scorer: Scorer
     batch: Mapping[str, np.ndarray]
@@ -61,14 +61,14 @@ def evaluate_each(
 ) -> dict[str, Evaluation]:
     """As `evaluate`, of several `(params, model_state)` by name: each batch is read once."""
     scorers = {name: task.scorer() for name in variables}
-    first: dict[str, tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]] = {}
+    samples = {name: Sample() for name in variables}
     waiting: tuple[Mapping[str, np.ndarray], dict[str, Predictions]] | None = None
 
     def score(batch: Mapping[str, np.ndarray], predictions: Mapping[str, Predictions]) -> None:
         for name, found in predictions.items():
             on_host = {field: local_rows(array) for field, array in found.items()}
             scorers[name].add(batch, on_host)
-            first.setdefault(name, (batch, on_host))
+            samples[name].add(batch, on_host)
 
     for batch in batches:
         rows = put_batch({field: batch[field] for field in task.predict_fields}, mesh)
@@ -79,7 +79,45 @@ def evaluate_each(
     if waiting is None:
         raise ValueError("the evaluation split has no examples")
     score(*waiting)
-    return {name: Evaluation(merge_over_hosts(scorers[name]), *first[name]) for name in variables}
+    return {name: Evaluation(merge_over_hosts(scorers[name]), *samples[name].rows()) for name in variables}
+
+
+class Sample:
+    """Rows drawn evenly from all batches of the first one's shapes: data often lie in the order of their classes.
+
+    Those with the smallest hash of their example index, so that every pass over the same data keeps the same ones.
+    """
+
+    def __init__(self, size: int = 48) -> None:
+        self.size = size
+        self._kept: tuple[dict[str, np.ndarray], ...] = ()
+
+    def add(self, batch: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray]) -> None:
+        new = (batch, predictions)
+        if not self._kept:
+            self._kept = tuple({name: rows[:0] for name, rows in part.items()} for part in new)
+        for kept, part in zip(self._kept, new, strict=True):
+            if any(part[name].shape[1:] != rows.shape[1:] for name, rows in kept.items()):
+                return
+        rank, largest = _hashes(batch["example_index"]), np.iinfo(np.uint32).max
+        if len(before := _hashes(self._kept[0]["example_index"])) == self.size:
+            largest = before.max()
+        taken = batch["valid"] & (rank < largest)
+        joined = np.concatenate([before, rank[taken]])
+        order = np.argsort(joined, kind="stable")[: self.size]
+        self._kept = tuple(
+            {name: np.concatenate([rows, part[name][taken]])[order] for name, rows in kept.items()}
+            for kept, part in zip(self._kept, new, strict=True)
+        )
+
+    def rows(self) -> tuple[Mapping[str, np.ndarray], ...]:
+        """The kept rows of the batches and of the predictions."""
+        return self._kept
+
+
+def _hashes(indices: np.ndarray) -> np.ndarray:
+    """uint32 [N]: multiplicative hashing, which spreads what is consecutive."""
+    return (indices.astype(np.uint64) * 2654435761 % 2**32).astype(np.uint32)
 
 
 def save_pictures(directory: epath.Path, task: Task, found: Evaluation) -> None:

@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import pytest
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -62,9 +61,12 @@ def test_a_loop_counts_as_often_as_it_runs_and_slices_as_what_they_take():
     assert program.collectives() == {"all-reduce": Collective(6, 6 * SLICE)}
 
 
-def test_a_loop_of_unknown_length_is_refused():
-    with pytest.raises(ValueError, match="the loop while has no constant number of iterations"):
-        Program(TPU.replace("constant(6)", "copy(%i)")).hbm_bytes()
+def test_a_loop_of_unknown_length_is_named_and_counts_once():
+    once = Program(TPU.replace("constant(6)", "constant(1)"))
+    unknown = Program(TPU.replace("%six = s32[]{:T(128)} constant(6)", "%six = s32[]{:T(128)S(1)} copy(%i)"))
+    assert once.open_loops() == []
+    assert unknown.open_loops() == ["while"]
+    assert unknown.collectives() == once.collectives()
 
 
 def compiled(function, *arguments) -> Program:
