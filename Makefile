@@ -49,7 +49,7 @@ $(VENV)/.test: $(VENV)/.run requirements-test.txt
 
 $(VENV)/.parity: $(VENV)/.test requirements-parity.txt Makefile
 	$(PIP) -r requirements-parity.txt
-	$(PIP) --no-deps timm==1.0.31 torchvision==0.28.0
+	$(PIP) --no-deps timm==1.0.31 torchvision==0.28.0 jax2onnx==0.17.1
 	@touch $@
 
 clean:

@@ -50,6 +50,16 @@ def checkpoint_flag() -> flags.FlagHolder[str]:
 
 
 @cache
+def weights_flag() -> flags.FlagHolder[str]:
+    return flags.DEFINE_string("weights", "", "Weight file of any format, or run directory.")
+
+
+@cache
+def output_flag() -> flags.FlagHolder[str]:
+    return flags.DEFINE_string("output", "", "Where to write; see above for what lies there then.")
+
+
+@cache
 def parameters_flag() -> flags.FlagHolder[str]:
     return flags.DEFINE_string(
         "parameters", "", '"plain", or "ema": their average; when empty the average, where the run keeps one.'

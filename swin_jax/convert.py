@@ -7,8 +7,9 @@
 The format of --weights is recognised, and so is the model where --model is not given. --to is one of swin_jax,
 official, official-dense, timm, torchvision, transformers, transformers-5 (names in memory) and openmmlab; the suffix of
 --output says safetensors or a PyTorch file, and for transformers a directory gets model.safetensors and config.json.
-Prints what became of every tensor, reads the written file back and compares the bits. Where PyTorch and the other
-library are installed, logits are compared too: on the pictures named, or on noise.
+Prints what became of every tensor, reads the written file back and compares the bits. A model card lies beside it:
+x.card.json and x.README.md for a file x.safetensors, card.json and README.md in a directory. Where PyTorch and the
+other library are installed, logits are compared too: on the pictures named, or on noise.
 """
 
 import json
@@ -23,32 +24,21 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from swin_jax import cli, pretrained
+from swin_jax import cli
 from swin_jax.data.decode import UnreadablePicture
 from swin_jax.data.examples import ClassificationEval
 from swin_jax.data.sources.files import Files
-from swin_jax.models.registry import FREE_FORM, Preprocessing, create_model, preprocessing
-from swin_jax.models.registry import matching as matching_names
+from swin_jax.exports.arrays import check_bits
+from swin_jax.exports.card import write_card
+from swin_jax.models.registry import Preprocessing
 from swin_jax.ops.augment import normalise
-from swin_jax.training.provenance import provenance
-from swin_jax.weights import (
-    FORMATS,
-    OURS,
-    Weights,
-    fit,
-    peers,
-    read_weights,
-    state_of,
-    unflatten,
-    write_weights,
-)
-from swin_jax.weights.architecture import Architecture
+from swin_jax.origin import Origin, open_origin
+from swin_jax.training.run_directory import RunDirectoryError
+from swin_jax.weights import FORMATS, OURS, peers, read_weights, state_of, unflatten, write_weights
 from swin_jax.weights.exchange import check_suffix
 
-WEIGHTS = flags.DEFINE_string("weights", "", "Weight file of any format, or run directory.")
-OUTPUT = flags.DEFINE_string(
-    "output", "", "File to write (.safetensors or .pth); a directory for transformers."
-)
+WEIGHTS = cli.weights_flag()
+OUTPUT = cli.output_flag()
 TO = flags.DEFINE_enum("to", OURS, FORMATS, "Format to write.")
 MODEL = cli.model_flag()
 CHECKPOINT = cli.checkpoint_flag()
@@ -60,7 +50,7 @@ TOLERANCE = 1e-4  # of the largest logit, float32
 
 
 def main(arguments: Sequence[str]) -> None:
-    with cli.one_sentence(ValueError, UnreadablePicture, OSError):
+    with cli.one_sentence(ValueError, UnreadablePicture, RunDirectoryError, OSError):
         if not WEIGHTS.value or not OUTPUT.value:
             raise ValueError(
                 "both are needed: --weights, a file or a run directory, and --output, what to write"
@@ -78,120 +68,46 @@ def convert(source: str, output: str, to: str, *, pictures: Sequence[str] = ()) 
     as_directory = to == "transformers" and not path.suffix
     file = path / "model.safetensors" if as_directory else path
     check_suffix(file, to)
-    weights = pretrained.read(source, checkpoint=CHECKPOINT.value)
-    model = weights.architecture
-    if model is None:
-        raise ValueError(f"{source} lacks the embedding, a bias table or a block: it is no whole Swin")
-    name, module = named_model(weights, model)
-    fitted = fit(weights, pretrained.shapes_of(pretrained.init_shapes(module)))
-    shown = described_preprocessing(weights, name, model)
-    class_names = tuple(weights.description.get("class_names", ()))
-    written = write_weights(
-        file,
-        fitted.params,
-        to,
-        description=describe(weights, model, name, shown, class_names),
-        image_size=shown.size,
-    )
+    origin = open_origin(source, model=MODEL.value, checkpoint=CHECKPOINT.value)
+    weights, fitted, shown = origin.weights, origin.fitted, origin.preprocessing
+    written = write_weights(file, fitted.params, to, description=origin.description, image_size=shown.size)
     if as_directory:
-        config = peers.transformers_config(model, shown.size, class_names)
+        config = peers.transformers_config(origin.architecture, shown.size, origin.class_names)
         (path / "config.json").write_text(json.dumps(config, indent=1) + "\n")
-    check_bits(file, fitted.params)
+    check_bits(
+        file,
+        read_weights(file, {name: value.shape for name, value in fitted.params.items()}).params,
+        fitted.params,
+    )
+    cards = write_card(
+        file.parent,
+        origin.card(file.name, layout="" if to == OURS else to),
+        stem="" if as_directory else file.stem,
+    )
     return {
         "source": source,
         "format": weights.layout,
-        "model": str(model),
-        "name": name,
+        "model": str(origin.architecture),
+        "name": origin.name,
         "output": str(file),
+        "cards": [str(file.parent / name) for name in cards],
         "to": to,
-        "parameters": sum(value.size for value in fitted.params.values()),
+        "parameters": origin.parameters,
         "tensors": len(written),
         "mapped": {path: list(weights.names.get(path, ())) for path in fitted.params},
         "notes": list(fitted.notes),
-        "checks": checks(weights, fitted.params, module, model, to, shown, pictures) if CHECK.value else [],
+        "checks": checks(origin, to, pictures) if CHECK.value else [],
     }
 
 
-def named_model(weights: Weights, model: Architecture) -> tuple[str, Any]:
-    """The published name (or "swin") and a module with these parameters."""
-    fields = {
-        "embed_dim": model.embed_dim,
-        "depths": model.depths,
-        "num_heads": model.num_heads,
-        "window_size": model.window_size,
-        "patch_size": model.patch_size,
-    }
-    known = MODEL.value or dict(weights.description.get("model", {})).get("name", "")
-    names = matching_names(num_classes=model.num_classes, **fields) or matching_names(**fields)
-    name = known or (names[0] if names else FREE_FORM)
-    if MODEL.value:
-        return name, create_model(name, num_classes=model.num_classes, features_only=model.dense)
-    more = {
-        "mlp_ratio": model.mlp_ratio,
-        "qkv_bias": model.qkv_bias,
-        "patch_norm": model.patch_norm,
-        "features_only": model.dense,
-        "absolute_position_embedding": model.absolute_position_embedding,
-    }
-    if model.dense:
-        norms = {path.split("/")[0] for path in weights.params if re.match(r"norm\d+/", path)}
-        more |= {"out_indices": tuple(sorted(int(norm.removeprefix("norm")) for norm in norms))}
-    if model.absolute_position_embedding:
-        rows, columns, _ = weights.params["absolute_pos_embed"].shape
-        more |= {"absolute_position_size": (rows * model.patch_size, columns * model.patch_size)}
-    return name, create_model(FREE_FORM, num_classes=model.num_classes, **fields, **more)
-
-
-def described_preprocessing(weights: Weights, name: str, model: Architecture) -> Preprocessing:
-    """What the source says its pictures are, else the published, else a size whose last map is one window."""
-    told = weights.description.get("preprocessing")
-    if told:
-        fields: dict[str, Any] = {
-            field: tuple(value) if isinstance(value, list) else value for field, value in told.items()
-        }
-        return Preprocessing(**fields)
-    if name != FREE_FORM:
-        return preprocessing(name)
-    side = model.patch_size * 2 ** (len(model.depths) - 1) * model.window_size
-    return Preprocessing((side, side), (side, side))
-
-
-def describe(
-    weights: Weights, model: Architecture, name: str, shown: Preprocessing, class_names: tuple[str, ...]
-) -> dict[str, Any]:
-    """What our own files carry beside the parameters."""
-    return {
-        "model": {"name": name, **vars(model)},
-        "preprocessing": vars(shown),
-        "class_names": list(class_names),
-        "from": {"file": Path(weights.source).name, "format": weights.layout},
-        "versions": provenance(),
-    }
-
-
-def check_bits(file: Path, params: Mapping[str, np.ndarray]) -> None:
-    """Reads a written file back. Raises ValueError if one bit is another, or one name."""
-    again = read_weights(file, {path: value.shape for path, value in params.items()})
-    same = again.params.keys() == params.keys() and all(
-        np.array_equal(
-            again.params[path].view(np.uint32), np.asarray(params[path], np.float32).view(np.uint32)
-        )
-        for path in params
-    )
-    if not same:
-        raise ValueError(f"{file} does not read back as it was written; the disk or a library is at fault")
-
-
-def checks(
-    weights: Weights,
-    params: Mapping[str, np.ndarray],
-    module: Any,
-    model: Architecture,
-    to: str,
-    shown: Preprocessing,
-    pictures: Sequence[str],
-) -> list[dict[str, Any]]:
+def checks(origin: Origin, to: str, pictures: Sequence[str]) -> list[dict[str, Any]]:
     """Our logits against those of the libraries of both formats: largest difference as a share of the largest logit."""
+    weights, params, model, shown = (
+        origin.weights,
+        origin.fitted.params,
+        origin.architecture,
+        origin.preprocessing,
+    )
     layouts = [layout for layout in dict.fromkeys((weights.layout, to)) if layout != OURS]
     if model.dense or not model.num_classes:
         return [{"format": layout, "skipped": "a model without a head has no logits"} for layout in layouts]
@@ -206,7 +122,7 @@ def checks(
             found.append({"format": layout, "skipped": str(error)})
             continue
         if ours is None:
-            ours = np.asarray(jax.jit(module.apply)({"params": unflatten(params)}, images))
+            ours = np.asarray(jax.jit(origin.module.apply)({"params": unflatten(params)}, images))
         difference = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
         agree = int((ours.argmax(-1) == theirs.argmax(-1)).sum())
         found.append(
@@ -249,6 +165,7 @@ def table(report: Mapping[str, Any]) -> str:
         f"written: {report['output']} ({report['to']}; {report['tensors']} tensors, "
         f"{report['parameters']:,} parameters), read back bit for bit"
     )
+    lines.append(f"model card: {', '.join(report['cards'])}")
     return "\n".join(lines)
 
 

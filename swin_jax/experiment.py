@@ -44,7 +44,12 @@ def check_classes(config: Config, class_names: tuple[str, ...]) -> None:
 
 
 def pictures_of(config: Config) -> Preprocessing:
-    """The published preprocessing of the model with the config's own fields over it."""
+    """The published preprocessing of the model with the config's own fields over it.
+
+    Of a segmenter: the size of its crops, and as `resize` the size that pictures are fitted into.
+    """
+    if config.task == "segmentation":
+        return segmentation.pictures_of(config)
     published = preprocessing(config.model.name)
     own = {
         field: config.data[field]

@@ -17,12 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from swin_jax.experiment import pictures_of
 from swin_jax.models.registry import create_model
 from swin_jax.models.segmenters import create_segmenter
 from swin_jax.models.swin import SwinTransformer
 from swin_jax.models.upernet import UperNet
-from swin_jax.restore import open_run
+from swin_jax.restore import describe_run, open_run
 from swin_jax.weights import OURS, Fitted, Weights, fit, flatten, read_weights, unflatten
 from swin_jax.weights.backbones import is_backbone, read_backbone
 from swin_jax.weights.upernet import read_upernet, write_upernet
@@ -53,12 +52,7 @@ def read(
     run = open_run(source, checkpoint=checkpoint)
     params, _ = run.load()
     flat = {path: np.asarray(value, np.float32) for path, value in flatten(jax.device_get(params)).items()}
-    description = {
-        "model": {"name": run.config.model.name},
-        "preprocessing": vars(pictures_of(run.config)),
-        "class_names": list(run.class_names),
-        "step": run.step,
-    }
+    description = describe_run(run.directory, run.config, run.class_names, run.step, run.kind)
     return Weights(source, OURS, flat, {path: (path,) for path in flat}, description=description)
 
 

@@ -11,7 +11,8 @@ from jax.sharding import Mesh
 
 from swin_jax.config import Config, from_dict
 from swin_jax.data.labels import LabelCoding
-from swin_jax.experiment import make_task, ranking
+from swin_jax.experiment import make_task, pictures_of, ranking
+from swin_jax.exports.run_facts import run_facts
 from swin_jax.tasks.task import Task
 from swin_jax.training import ema
 from swin_jax.training.checkpoint import Checkpoints
@@ -55,6 +56,26 @@ class Run:
             self.step, {name: (tree, state_shardings(tree, self.mesh)) for name, tree in trees.items()}
         )
         return found[names[0]], found[names[1]]
+
+
+def describe_run(
+    directory: epath.Path, config: Config, class_names: tuple[str, ...], step: int, kind: str
+) -> dict[str, Any]:
+    """What goes with the parameters of a run wherever they go: JSON values.
+
+    Raises:
+        ValueError, RunDirectoryError: a file of the run is damaged or cannot be read.
+    """
+    execution = ("dtype", "scan", "remat", "implementation")  # how it computed, and not what
+    model = {
+        name: value for name, value in config.model.items() if value is not None and name not in execution
+    }
+    return {
+        "model": {**model, "num_classes": len(class_names)},
+        "preprocessing": vars(pictures_of(config)),
+        "class_names": list(class_names),
+        "run": run_facts(directory, step, kind),
+    }
 
 
 def open_run(

@@ -25,7 +25,8 @@ from jax.sharding import Mesh
 from swin_jax import cli, experiment, inputs, pretrained
 from swin_jax.config import FREE_FIELDS, Config, to_dict
 from swin_jax.data.decode import UnreadablePicture
-from swin_jax.restore import write_classes, write_coding
+from swin_jax.exports.card import load_lines, make_card, write_card
+from swin_jax.restore import choose_parameters, describe_run, write_classes, write_coding
 from swin_jax.tasks.task import Task
 from swin_jax.training import hosts, loop, optimizer, preflight, run_directory, sharding
 from swin_jax.training.checkpoint import Checkpoints
@@ -206,6 +207,8 @@ def train(plan: Plan, watch: Watch | None = None) -> None:
     if not hosts.writer():
         return
     step, total = int(state.step), plan.steps.total
+    if step == total:
+        leave_card(plan, step if best is None else best)
     following = f"Next: python -m swin_jax.evaluate --workdir={plan.directory}"
     if step < total:
         print(
@@ -215,6 +218,16 @@ def train(plan: Plan, watch: Watch | None = None) -> None:
         print(f"{plan.directory} is finished: step {step} of {total}. {following}")
     else:
         print(f"finished: step {step}, best step {best}. {following}")
+
+
+def leave_card(plan: Plan, step: int) -> None:
+    """Writes the model card of the checkpoint of `step` into the run directory."""
+    kind = choose_parameters(plan.config, "")
+    description = describe_run(plan.directory, plan.config, plan.data.train.class_names, step, kind)
+    sizes = [leaf.size for leaf in jax.tree.leaves(plan.abstract.params)]
+    name = run_directory.absolute(plan.directory).name
+    load = load_lines(description["model"], name) if plan.config.task == "classification" else []
+    write_card(plan.directory, make_card(description, parameters=sum(sizes), load=load))
 
 
 def first_state(plan: Plan, checkpoints: Checkpoints) -> TrainState:

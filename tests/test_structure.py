@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "data": (),
     "weights": ("ops",),
     "setups": ("config", "data", "tasks", "models", "training"),
+    "exports": ("training", "tasks", "models", "ops", "weights"),
     "measure": ("training", "tasks", "models", "ops", "weights"),
 }
 # Libraries that one place alone knows.
@@ -41,6 +42,7 @@ ONLY_IN = {
         "summary.py",
         "benchmark.py",
         "convert.py",
+        "export.py",
         "cli.py",
         "data/reading.py",
     ),

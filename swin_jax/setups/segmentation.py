@@ -7,7 +7,7 @@ from swin_jax.config import Config
 from swin_jax.data.labels import LabelCoding, default_palette
 from swin_jax.data.segmentation import SegmentationEval, SegmentationTrain
 from swin_jax.data.sources.base import Source
-from swin_jax.models.registry import IMAGENET_MEAN, IMAGENET_STD
+from swin_jax.models.registry import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from swin_jax.models.segmenters import create_segmenter
 from swin_jax.tasks.segmentation import Inference, Segmentation
 
@@ -44,6 +44,12 @@ def eval_example(config: Config) -> SegmentationEval:
 
 def crop_of(config: Config) -> tuple[int, int]:
     return CROP if config.data.size is None else tuple(config.data.size)
+
+
+def pictures_of(config: Config) -> Preprocessing:
+    """What pictures undergo; `resize` is (long side, short side) that they are fitted into, aspect kept."""
+    scale = config.data.scale
+    return Preprocessing(crop_of(config), None if scale is None else tuple(scale), interpolation="bilinear")
 
 
 def make_task(

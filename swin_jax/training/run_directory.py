@@ -203,11 +203,12 @@ def read_config(workdir: epath.PathLike) -> dict[str, Any] | None:
         ValueError: `config.json` is there but not one of ours.
         RunDirectoryError: it cannot be read.
     """
-    document = _read_document(workdir)
+    document = read_document(workdir)
     return None if document is None else document["config"]
 
 
-def _read_document(workdir: epath.PathLike) -> dict[str, Any] | None:
+def read_document(workdir: epath.PathLike) -> dict[str, Any] | None:
+    """All of `config.json`: `config`, and what made the run. None and errors as `read_config`."""
     path = epath.Path(workdir) / CONFIG
     with explaining("read", path):
         if not path.exists():
@@ -260,7 +261,7 @@ def claim(
             version with other fields.
         RunDirectoryError: the place cannot be written.
     """
-    before = _read_document(workdir)
+    before = read_document(workdir)
     if before is None:
         write_config(workdir, resolved, made_by)
         return False

@@ -68,6 +68,10 @@ def test_run_directories_of_any_type_and_sharding_convert_alike(micro: Micro, tm
         found = read_weights(file)
         assert small.same(dict(found.params), params)
         assert found.description["class_names"] == ["blue", "green", "red"]
+        card = json.loads((tmp_path / f"{name}.card.json").read_text())
+        assert card["parameters"] == sum(value.size for value in params.values())
+        assert card["run"]["evaluations"] == []  # none was made, and none is made up
+        assert "No evaluation" in (tmp_path / f"{name}.README.md").read_text()
 
 
 def test_a_run_begins_with_a_file_of_another_code_base(micro: Micro, tmp_path: Path) -> None:

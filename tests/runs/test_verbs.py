@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from jax import numpy as jnp
 from PIL import Image
 
-from swin_jax import train
+from swin_jax import exports, train
 from swin_jax.config import Config
 from swin_jax.data.sources import Source, open_source
 from swin_jax.data.sources.renumbered import renumber
@@ -47,6 +48,8 @@ def test_a_run_directory_holds_what_it_should(trained: Path) -> None:
         "events.out",
         "curves.png",
         "pictures",
+        "card.json",
+        "README.md",
     }
     assert {path.name for path in (trained / "pictures").iterdir()} == {
         "accuracy.png",
@@ -56,6 +59,59 @@ def test_a_run_directory_holds_what_it_should(trained: Path) -> None:
     for path in (trained / "curves.png", *(trained / "pictures").iterdir()):
         with Image.open(path) as picture:
             assert min(picture.size) > 100
+
+
+def test_the_card_of_a_run_says_what_the_run_knows(trained: Path, folder: Path) -> None:
+    card, text = json.loads((trained / "card.json").read_text()), (trained / "README.md").read_text()
+    written = json.loads((trained / "config.json").read_text())
+    opened = open_run(str(trained))
+    best = opened.step
+    assert card["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(opened.load()[0]))
+    assert card["classes"] == {"count": 3, "names": list(CLASSES)}
+    assert card["run"]["step"] == best
+    assert card["run"]["data"]["fingerprint"] == written["config"]["data_fingerprint"]
+    assert card["run"]["config"]["batch_size"] == 8
+    assert card["run"]["versions"] == written["versions"]
+    recorded = next(line for line in read_metrics(trained) if line["step"] == best and "eval/top1" in line)
+    (evaluation,) = card["run"]["evaluations"]
+    assert evaluation["split"] == "val"
+    assert evaluation["top1"] == recorded["eval/top1"]
+    assert f"| {written['config']['data_fingerprint']['train']} |" in text
+    for place in (folder, folder.parent, trained.parent, ROOT):  # nothing of this machine
+        assert str(place) not in json.dumps(card) + text
+    lines = [line for line in text.splitlines() if line.startswith("model, variables")]
+    found: dict[str, Any] = {}
+    with contextlib.chdir(trained.parent):
+        exec("import swin_jax\n" + lines[0], found)
+    assert found["model"].num_classes == 3
+
+
+def test_export_writes_the_run_and_checks_it(trained: Path, tmp_path: Path) -> None:
+    arguments = [f"--weights={trained}", f"--output={tmp_path / 'out'}", "--preprocess", "--json"]
+    done = run("export", *arguments, devices=2)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["input"]["shape"] == ["batch", 16, 16, 3]
+    assert [check["batch"] for check in report["files"][0]["checks"]] == [1, 3]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "model.stablehlo",
+        "params.safetensors",
+        "export.json",
+        "card.json",
+        "README.md",
+    }
+    program = exports.load(tmp_path / "out")
+    assert program.description["class_names"] == list(CLASSES)
+    assert (
+        program.description["run"]["data"] == json.loads((trained / "card.json").read_text())["run"]["data"]
+    )
+    images = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), np.uint8)
+    opened = open_run(str(trained))
+    params, state = opened.load()
+    expected = np.exp(opened.task.predict(params, state, {"image": jnp.asarray(images)})["log_probabilities"])
+    np.testing.assert_allclose(program(images), expected, rtol=0, atol=1e-2)  # the run computes in bfloat16
+    again = run("export", *arguments[:1], f"--output={trained}")
+    assert again.stderr.strip().splitlines()[-1].endswith("name a new one")
 
 
 def test_evaluate_repeats_the_recorded_figures(trained: Path) -> None:
