@@ -3,18 +3,25 @@
     python -m swin_jax.train --config=experiments/shapes.py:classification --workdir=runs/shapes
 
 A Swin of 0.6 M parameters names the dominant shape of a 48 x 48 picture. Two CPU cores need about six minutes;
-held-out top-1 is above 95%. Variant `hard` has clutter, overlap and occlusion.
+held-out top-1 is above 95%. Variant `hard` has clutter, overlap and occlusion. Variant `segmentation` is a UperNet
+of 0.7 M parameters that names the shape, or the background, of every pixel of the easy scenes, seen at 64 x 64; its
+held-out mean IoU is above 0.85, within ten minutes.
 """
 
 from swin_jax.config import Config, base_config
+from swin_jax.setups.recipes import use_micro_upernet, use_upernet_recipe
 from swin_jax.training.preflight import nearest
 
-VARIANTS = ("classification", "hard")
+VARIANTS = ("classification", "hard", "segmentation")
 
 
 def get_config(variant: str = "classification") -> Config:
     if variant not in VARIANTS:
         raise ValueError(f"shapes.py has no variant {variant!r}; {nearest(variant, VARIANTS)}")
+    return _segmentation() if variant == "segmentation" else _classification(variant)
+
+
+def _classification(variant: str) -> Config:
     config = base_config()
     config.batch_size = 32  # many small updates: what a micro Swin needs most in minutes
     config.total = "16 epochs"
@@ -45,4 +52,20 @@ def get_config(variant: str = "classification") -> Config:
     config.schedule.end = 2e-5
     config.schedule.warmup = "200 steps"
     config.schedule.warmup_start = 0.0
+    return config
+
+
+def _segmentation() -> Config:
+    config = base_config()
+    use_upernet_recipe(config, "upernet_swin_tiny", crop=64)
+    use_micro_upernet(config)
+    config.total = "6 epochs"
+    config.evaluate_every = config.checkpoint_every = "2 epochs"
+
+    config.data.source = "shapes/easy"
+    config.data.eval_split = "val"
+    config.data.scale = (64, 64)  # the whole scene
+    config.data.ratio_range = (0.75, 1.25)
+    config.data.largest_share = 1.0  # four fifths of a scene are background
+    config.augment.photometric = False  # scenes have all colours
     return config

@@ -12,18 +12,35 @@ if TYPE_CHECKING:
     from swin_jax.inputs import read_pictures
     from swin_jax.models.attention import attention
     from swin_jax.models.registry import create_model, model_names, preprocessing
-    from swin_jax.pretrained import features, load
+    from swin_jax.models.segmenters import create_segmenter, segmenter_names
+    from swin_jax.pretrained import features, load, load_segmenter, save_segmenter
 
 _HOMES = {
     "attention": "swin_jax.models.attention",
     "load": "swin_jax.pretrained",
     "features": "swin_jax.pretrained",
+    "load_segmenter": "swin_jax.pretrained",
+    "save_segmenter": "swin_jax.pretrained",
     "create_model": "swin_jax.models.registry",
+    "create_segmenter": "swin_jax.models.segmenters",
+    "segmenter_names": "swin_jax.models.segmenters",
     "model_names": "swin_jax.models.registry",
     "preprocessing": "swin_jax.models.registry",
     "read_pictures": "swin_jax.inputs",
 }
-__all__ = ["attention", "create_model", "features", "load", "model_names", "preprocessing", "read_pictures"]
+__all__ = [
+    "attention",
+    "create_model",
+    "create_segmenter",
+    "features",
+    "load",
+    "load_segmenter",
+    "model_names",
+    "preprocessing",
+    "read_pictures",
+    "save_segmenter",
+    "segmenter_names",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -21,9 +21,9 @@ from swin_jax.restore import Run
 from swin_jax.tasks import pictures
 from swin_jax.tasks.classification import Classification
 from swin_jax.tasks.task import Batch
-from swin_jax.training.sharding import batch_sharding, local_rows
+from swin_jax.training.sharding import batch_sharding
 
-Maps = dict[str, dict[str, jax.Array]]  # block -> "attended", "received", "window" -> [B, rows, columns]
+Maps = dict[str, dict[str, Any]]  # block -> "attended", "received", "window" -> [B, rows, columns]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +113,7 @@ def draw_attention(shown: Shown, image: np.ndarray, maps: Maps, row: int) -> np.
     """The picture of one picture of a batch: `image` uint8 `[H, W, 3]` is what the model saw."""
     drawn = []
     for block, of in shown.blocks.items():
-        mine = {name: local_rows(values)[row] for name, values in maps[block].items()}
+        mine = {name: values[row] for name, values in maps[block].items()}
         query = np.zeros((of.height, of.width), bool)
         query[shown.token(block)] = True
         title = f"{block}: window {of.window}, shift {of.shift}"

@@ -23,7 +23,7 @@ import platform as host
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 from absl import flags
@@ -34,7 +34,7 @@ from swin_jax.measure import compiling, described, loading, speed, torch_peer
 from swin_jax.measure.step import StepProgram, step_program
 from swin_jax.measure.timing import CLOCKS
 from swin_jax.models.registry import create_model
-from swin_jax.tasks.classification import Classification
+from swin_jax.tasks.task import Task
 from swin_jax.training import preflight, sharding
 from swin_jax.training.optimizer import make_optimizer
 from swin_jax.training.state import create_state
@@ -111,17 +111,13 @@ def chosen_config() -> Config:
     return config
 
 
-def build(
-    config: Config, devices: list[sharding.Device], classes: int = 0
-) -> tuple[Classification, StepProgram, Any]:
+def build(config: Config, devices: list[sharding.Device], classes: int = 0) -> tuple[Task, StepProgram, Any]:
     """Task, program of the training step over `devices`, and optimizer. 0 classes: the model's own number."""
     mesh = sharding.make_mesh(fsdp=config.mesh.fsdp, devices=devices)
     preflight.check_batch_size(
         config.batch_size, devices=mesh.size, hosts=1, accumulation=config.accumulation
     )
-    classes = classes or create_model(config.model.name).num_classes
-    names = tuple(str(number) for number in range(classes))
-    task = experiment.make_task(config, names, constrain=sharding.constrain_rows(mesh))
+    task = experiment.published_task(config, classes=classes, constrain=sharding.constrain_rows(mesh))
     schedule = experiment.learning_rate(config, EXAMPLES)
     params = jax.eval_shape(task.init, jax.random.key(0))[0]
     optimizer = make_optimizer(
@@ -160,7 +156,8 @@ def measure_speed(config: Config) -> None:
     if CLOCK.value == "cpu" and device.platform != "cpu":
         raise ValueError(f"--clock=cpu measures the CPU alone, but the model runs on {device.device_kind}")
     task, program, optimizer = build(config, [device], CLASSES.value)
-    size, batch_size, bfloat16 = task.image_size, config.batch_size, config.model.dtype == "bfloat16"
+    batch_size, bfloat16 = config.batch_size, config.model.dtype == "bfloat16"
+    size = program.batch["image"].shape[1], program.batch["image"].shape[2]
     if not JSON.value:
         print(
             f"{config.model.name}, {size[0]} x {size[1]}, batch {batch_size}, {config.model.dtype}; "
@@ -172,7 +169,7 @@ def measure_speed(config: Config) -> None:
             config.model.name,
             batch_size=batch_size,
             size=size,
-            num_classes=len(task.class_names),
+            num_classes=task.model.num_classes,
             drop_path_rate=config.model.drop_path_rate or 0.0,
             platform=device.platform,
             bfloat16=bfloat16,
@@ -200,7 +197,10 @@ def measure_speed(config: Config) -> None:
 
 def measure_loader(config: Config) -> None:
     """Times the experiment's input pipeline and prints it, timm's with the published recipe beside it."""
+    if config.task != "classification":
+        raise ValueError(f"--loader reads pictures for classifiers; the experiment's task is {config.task}")
     from swin_jax import inputs  # needs the data libraries, as nothing else here does
+    from swin_jax.data.examples import ClassificationTrain
     from swin_jax.data.photographs import write_photographs
 
     with tempfile.TemporaryDirectory() as made:
@@ -209,7 +209,7 @@ def measure_loader(config: Config) -> None:
             with config.unlocked():
                 config.data.update(source="folder", root=made, train_split="train")
         source = inputs.open_source(config.data.source, config.data.train_split, root=config.data.root)
-        example = inputs.train_example(config)
+        example = cast(ClassificationTrain, inputs.train_example(config))
         workers = config.data.workers or os.cpu_count() or 1
         batch_size = min(config.batch_size, LARGEST_LOADER_BATCH)
         threads, seed = config.data.threads if config.data.workers else 1, config.seed

@@ -100,6 +100,41 @@ def json_flag() -> flags.FlagHolder[bool]:
     return flags.DEFINE_bool("json", False, "One JSON object a line instead of a table.")
 
 
+@cache
+def multi_scale_flag() -> flags.FlagHolder[bool]:
+    return flags.DEFINE_bool(
+        "multi_scale", False, "Segmentation: average over the scales of the config, plain and mirrored."
+    )
+
+
+@cache
+def window_flag() -> flags.FlagHolder[int]:
+    return flags.DEFINE_integer(
+        "window",
+        0,
+        "Segmentation: side of a window that slides over the picture; 0: as the config has it.",
+        lower_bound=0,
+    )
+
+
+@cache
+def label_format_flag() -> flags.FlagHolder[str]:
+    return flags.DEFINE_string(
+        "label_format",
+        "classes",
+        'Segmentation: what label files hold: "classes", numbers from 0 with a palette, or "dataset", the data set\'s '
+        "own values in grey, as test servers want them.",
+    )
+
+
+def inference_overrides() -> dict[str, Any]:
+    """The config fields that --multi_scale and --window change."""
+    changed: dict[str, Any] = {"evaluation.multi_scale": True} if multi_scale_flag().value else {}
+    if side := window_flag().value:
+        changed["evaluation.window"] = (side, side)
+    return changed
+
+
 HOSTS = hosts.Request()
 
 

@@ -1,5 +1,6 @@
 """The fields of an experiment's config, their defaults, and how a config is kept in a run directory."""
 
+import functools
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
@@ -80,6 +81,20 @@ def base_config() -> Config:
         "scan": bool,  # compile long stages as loops: a fraction of the compile time; give it a remat policy too
         "remat": str,  # "full", "dots" or "weight_dots": what the backward pass computes again
         "implementation": str,
+        # Segmenters
+        "channels": int,
+        "pool_scales": tuple,
+        "head_drop_rate": float,
+        "auxiliary_channels": int,
+        "auxiliary_convs": int,
+        "auxiliary_index": int,
+        "align_corners": bool,
+        # Other backbones
+        "depth": int,
+        "groups": int,
+        "width_per_group": int,
+        "deep_stem": bool,
+        "norm_eval": bool,
     }.items():
         config.model[field] = placeholder(kind)
 
@@ -94,6 +109,10 @@ def base_config() -> Config:
     config.data.crop_scale = (0.08, 1.0)  # area of the random resized crop
     config.data.crop_ratio = (3 / 4, 4 / 3)
     config.data.pad_crop = 0  # > 0: random crop of the picture padded by so many pixels, for small pictures
+    # Segmentation: (long side, short side) that a picture is fitted into, aspect kept; None keeps its size.
+    config.data.scale = placeholder(tuple)
+    config.data.ratio_range = (0.5, 2.0)  # of the factor on that size, drawn for each training picture
+    config.data.largest_share = 0.75  # of a training crop's pixels that one class may have (10 tries)
     config.data.repeats = 1  # rows of each example: repeated augmentation
     config.data.workers = 0  # processes that read and decode; 0 uses threads only
     config.data.threads = 8
@@ -111,7 +130,23 @@ def base_config() -> Config:
     config.augment.cutmix_alpha = 0.0
     config.augment.mix_probability = 1.0  # that a group of rows is mixed at all
     config.augment.mix_switch = 0.5  # that it is by cutmix, where both are on
+    config.augment.photometric = False  # segmentation: brightness, contrast, saturation and hue
     config.loss = ConfigDict({"label_smoothing": 0.1})
+    config.loss.auxiliary_weight = 0.4  # segmentation: of the auxiliary head
+    config.loss.mean = (
+        "all"  # segmentation: over "all" pixels, ignored ones adding 0 (as published), or "valid"
+    )
+
+    # Segmentation. Pictures of equal size are evaluated together, each size is a program of its own.
+    config.evaluation = ConfigDict()
+    config.evaluation.window = placeholder(tuple)  # (height, width) of a sliding window; None: pictures whole
+    config.evaluation.stride = placeholder(tuple)  # of the window; None: two thirds of it
+    config.evaluation.multi_scale = False  # average probabilities over `ratios`, and mirrored if `flip`
+    config.evaluation.ratios = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+    config.evaluation.flip = True
+    config.evaluation.size_multiple = 0  # > 0: resize sides to multiples: fewer programs, other numbers
+    config.evaluation.canvas = 256  # label maps are filled up to multiples of it; changes no number
+    config.evaluation.max_shapes = 0  # sizes that an evaluation may have; more is an error; 0: any
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "adamw"
@@ -171,6 +206,11 @@ def config_fields() -> list[str]:
                 yield f"{prefix}{name}"
 
     return list(names(base_config(), ""))
+
+
+def get_field(config: Config, name: str) -> Any:
+    """The value of a field by its dotted name."""
+    return functools.reduce(lambda node, part: node[part], name.split("."), config)
 
 
 def to_dict(config: Config) -> dict[str, Any]:

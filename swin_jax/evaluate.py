@@ -4,36 +4,45 @@
     python -m swin_jax.evaluate --workdir=runs/shapes --checkpoint=newest --split=train
     python -m swin_jax.evaluate --workdir=runs/swin_tiny --data=tfds:imagenet_v2/matched-frequency
     python -m swin_jax.evaluate --workdir=runs/swin_tiny --data=zip_map --data_root=/data/other --split=val
+    python -m swin_jax.evaluate --workdir=runs/ade20k --multi_scale
+    python -m swin_jax.evaluate --workdir=runs/ade20k --predictions=maps/
 
-Prints top-1, top-5, loss and mean class accuracy as JSON; writes `evaluation_<split>_<step>.json` and pictures
-(confusion, per-class accuracy, a contact sheet) into the run directory, of other data with their name in the file's
-and in a folder of their own. Without --split: the run's evaluation split, or the only one of a tfds set. A run that
-averages its parameters is evaluated by the average, into `evaluation_<split>_<step>_ema.json`, unless
---parameters=plain is given.
+Prints a classifier's top-1, top-5, loss and mean class accuracy, or a segmenter's mean IoU, pixel accuracy and mean
+class accuracy, as JSON; writes them, with each class's own figures, to `evaluation_<split>_<step>.json`, and pictures
+(figures by class, a contact sheet or maps, a classifier's confusion) into the run directory, of other data with their
+name in the file's and in a folder of their own. Without --split: the run's evaluation split, or the only one of a
+tfds set. A run that averages its parameters is evaluated by the average, into `evaluation_<split>_<step>_ema.json`,
+unless --parameters=plain is given.
 
 On other data, classes are matched by name (of ImageNet the wnid), and all of the run's classes compete, but for
 ImageNet-A and -R: those have pictures of 200 classes, and by their authors' protocol only these compete
 (`--classes=present`). For the labels of ReaL (`tfds:imagenet2012_real`) a guess is right if it is one of a picture's
 labels, pictures without any are not counted, and of several labels the most probable one makes loss and class.
 
+--predictions scores label files of a whole split, which `predict` or another program wrote, without a model.
+
 Runs on several hosts as train does.
 """
 
 import json
+import math
 import re
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import jax
 from absl import flags
 
 from swin_jax import cli
 from swin_jax.data.decode import UnreadablePicture
-from swin_jax.data.sources import Source, open_source
+from swin_jax.data.labels import LabelCoding
+from swin_jax.data.sources import Source
 from swin_jax.data.sources.renumbered import present_classes, renumber
-from swin_jax.inputs import evaluation_batches
+from swin_jax.inputs import evaluation_batches, inputs_of
 from swin_jax.restore import Run, open_run
+from swin_jax.setups import label_files
 from swin_jax.tasks.classification import Classification
+from swin_jax.tasks.task import Scorer
 from swin_jax.training import hosts
 from swin_jax.training.evaluator import Evaluation, evaluate, make_predict_step, save_pictures
 from swin_jax.training.watch import Watch, alone
@@ -51,6 +60,10 @@ CLASSES = flags.DEFINE_enum(
     "Which classes compete: all of the run, or those that occur in the split.",
 )
 PLATFORM = cli.platform_flag()
+PREDICTIONS = flags.DEFINE_string("predictions", "", "Directory of label files to score; see above.")
+LABEL_FORMAT = cli.label_format_flag()
+cli.multi_scale_flag()
+cli.window_flag()
 cli.hosts_flags()
 
 PRESENT_ONLY = ("imagenet_a", "imagenet_r")
@@ -65,24 +78,82 @@ def main(_: Sequence[str]) -> None:
                 checkpoint=CHECKPOINT.value,
                 platform=PLATFORM.value,
                 parameters=PARAMETERS.value,
+                overrides=cli.inference_overrides(),
             )
+            if CLASSES.value == "present" and run.coding is not None:
+                raise ValueError("--classes=present is for classifiers; every class of a segmenter competes")
             kind, root = DATA.value or run.config.data.source, ROOT.value or root_of(run, DATA.value)
             split = SPLIT.value or ("" if DATA.value.startswith("tfds:") else run.config.data.eval_split)
-            source = renumber(open_source(kind, split, root=root or None), run.class_names)
-            classes = candidates(source, kind, CLASSES.value)
-            found = evaluate_on(run, source, classes, watch)
+            source = open_classes(run, kind, split, root)
+            classes, found = None, None
+            if PREDICTIONS.value:
+                scorer = score_predictions(source, run.coding)
+            else:
+                classes = candidates(source, kind, CLASSES.value) if run.coding is None else None
+                found = evaluate_on(run, source, classes, watch)
+                scorer = found.scorer
+            if not scorer.result()["examples"]:
+                raise ValueError(f"{source.identity} has no labels; evaluate a split that has")
         if not hosts.writer():
             return
-        result = {"step": run.step, "split": split, "parameters": run.kind, **found.scorer.result()}
+        of_the_run = {} if PREDICTIONS.value else {"step": run.step, "parameters": run.kind}
+        result = {"split": split, **of_the_run, **scorer.result()}
         if DATA.value:
-            result |= {"data": source.identity, "classes": len(classes or run.class_names)}
+            result["data"] = source.identity
+            if run.coding is None:
+                result["classes"] = len(classes or run.class_names)
         place = slug(f"{DATA.value} {split}") if DATA.value else split
         pictures = run.directory / "pictures" / (place if DATA.value else "")
+        name = f"evaluation_{place}_{'predictions' if PREDICTIONS.value else inference_of(run)}"
         with cli.one_sentence(OSError):
-            name = f"evaluation_{place}_{run.step}" + ("_ema" if run.kind == "ema" else "")
-            (run.directory / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
-            save_pictures(pictures, run.task, found)
+            written = {**result, "by_class": finite(scorer.by_class())}
+            (run.directory / f"{name}.json").write_text(json.dumps(written, indent=1) + "\n")
+            if found is not None:
+                save_pictures(pictures, run.task, found)
         print(json.dumps(result))
+
+
+def inference_of(run: Run) -> str:
+    """What tells one evaluation of a split from another: the step, the parameters, how pictures were seen."""
+    side = cli.window_flag().value
+    return (
+        str(run.step)
+        + "_multi_scale" * cli.multi_scale_flag().value
+        + (f"_window{side}" if side else "")
+        + "_ema" * (run.kind == "ema")
+    )
+
+
+def open_classes(run: Run, kind: str, split: str, root: str) -> Source:
+    """A source whose classes are the run's: of a classifier's, those of the same names.
+
+    Raises:
+        ValueError: the data are missing, or have classes that the run does not have.
+    """
+    source = inputs_of(run.config).open_source(kind, split, root=root or None)
+    if run.coding is None:
+        return renumber(source, run.class_names)
+    if source.class_names != run.class_names:
+        raise ValueError(
+            f"the run knows {len(run.class_names)} classes, the split {split!r} has other ones "
+            f"({len(source.class_names)}); evaluate on data with the classes of the training set"
+        )
+    return source
+
+
+def score_predictions(source: Source, coding: LabelCoding | None) -> Scorer:
+    if coding is None:
+        raise ValueError("--predictions is for label maps, and the run has no such task")
+    label_files.check_format(LABEL_FORMAT.value)
+    return label_files.score_folder(source, PREDICTIONS.value, coding, LABEL_FORMAT.value)
+
+
+def finite(values: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """None in place of NaN, which JSON does not have."""
+    return {
+        measure: {name: None if math.isnan(value) else value for name, value in of_class.items()}
+        for measure, of_class in values.items()
+    }
 
 
 def root_of(run: Run, kind: str) -> str:
@@ -106,19 +177,12 @@ def candidates(source: Source, kind: str, wanted: str | None) -> tuple[int, ...]
 def evaluate_on(
     run: Run, source: Source, classes: tuple[int, ...] | None = None, watch: Watch | None = None
 ) -> Evaluation:
-    """Scores the run on a source whose classes are the run's, choosing among `classes` (None: all).
-
-    Raises:
-        ValueError: no picture has a label.
-    """
+    """Scores the run on a source whose classes are the run's, choosing among `classes` (None: all)."""
     task = run.task if classes is None else cast(Classification, run.task).among(classes)
     params, model_state = run.load()
     batches = evaluation_batches(run.config, source, jax.process_index(), jax.process_count(), run.mesh.size)
     followed = (watch or alone()).follow(batches, "evaluation", 1)
-    found = evaluate(task, make_predict_step(task, run.mesh), params, model_state, followed, run.mesh)
-    if not found.scorer.result()["examples"]:
-        raise ValueError(f"{source.identity} has no labels; evaluate a split that has")
-    return found
+    return evaluate(task, make_predict_step(task, run.mesh), params, model_state, followed, run.mesh)
 
 
 def slug(text: str) -> str:

@@ -5,22 +5,26 @@ These two alone read one. What they hand on are keyword arguments. Nothing here 
 
 import dataclasses
 import re
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from swin_jax.config import Config
+from swin_jax.config import Config, base_config, config_fields, get_field
+from swin_jax.data.labels import LabelCoding
 from swin_jax.models.registry import Preprocessing, create_model, preprocessing
+from swin_jax.models.segmenters import create_segmenter
 from swin_jax.ops.augment import Augmentation, Erasing, Mixing, mixing_group, parse_policy
+from swin_jax.setups import segmentation
 from swin_jax.tasks.classification import Classification
+from swin_jax.tasks.task import Task
 from swin_jax.training.ema import Ema
 from swin_jax.training.preflight import duration, nearest
 from swin_jax.training.schedules import Schedule, make_schedule, scale_lr
 from swin_jax.training.sharding import path_name
 
-TASKS = ("classification",)
 EMA = "ema/"  # before the names of metrics of the averaged parameters
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -32,8 +36,7 @@ def check_classes(config: Config, class_names: tuple[str, ...]) -> None:
         ValueError: the data have another number.
     """
     name = config.model.name
-    published = create_model(name).num_classes
-    if name.endswith("_22k") and len(class_names) != published:
+    if name.endswith("_22k") and len(class_names) != (published := create_model(name).num_classes):
         raise ValueError(
             f"model.name is {name!r}, which has {published} classes, but the data have {len(class_names)}; "
             f"name {name.removesuffix('_22k')!r}, or give data of ImageNet-22K"
@@ -41,7 +44,12 @@ def check_classes(config: Config, class_names: tuple[str, ...]) -> None:
 
 
 def pictures_of(config: Config) -> Preprocessing:
-    """The published preprocessing of the model with the config's own fields over it."""
+    """The published preprocessing of the model with the config's own fields over it.
+
+    Of a segmenter: the size of its crops, and as `resize` the size that pictures are fitted into.
+    """
+    if config.task == "segmentation":
+        return segmentation.pictures_of(config)
     published = preprocessing(config.model.name)
     own = {
         field: config.data[field]
@@ -55,10 +63,17 @@ def pictures_of(config: Config) -> Preprocessing:
     return dataclasses.replace(published, **own)
 
 
-def make_task(config: Config, class_names: tuple[str, ...], **model_fields: Any) -> Classification:
-    """The task with its model. Raises ValueError for an unknown task, model, field or dtype."""
-    if config.task not in TASKS:
-        raise ValueError(f"task is {config.task!r}; {nearest(config.task, TASKS)}")
+def make_task(
+    config: Config, class_names: tuple[str, ...], *, coding: LabelCoding | None = None, **model_fields: Any
+) -> Task:
+    """The task with its model. Raises ValueError for an unknown task, model, field or dtype.
+
+    Args:
+        config: of the experiment.
+        class_names: in the order of the class numbers.
+        coding: of label maps, for their colours.
+        **model_fields: beside those of the config.
+    """
     if config.model.dtype not in DTYPES:
         raise ValueError(f"model.dtype is {config.model.dtype!r}; {nearest(config.model.dtype, DTYPES)}")
     fields = {
@@ -66,13 +81,27 @@ def make_task(config: Config, class_names: tuple[str, ...], **model_fields: Any)
         for name, value in config.model.items()
         if name not in ("name", "dtype") and value is not None
     }
-    model = create_model(
-        config.model.name,
-        num_classes=len(class_names),
-        dtype=DTYPES[config.model.dtype],
-        **fields,
-        **model_fields,
-    )
+    fields |= {"dtype": DTYPES[config.model.dtype], **model_fields}
+    setup = setup_of(config)
+    _check_unused(config, setup.unused)
+    return setup.make_task(config, class_names, coding, fields)
+
+
+def _check_unused(config: Config, unused: tuple[str, ...]) -> None:
+    """Raises ValueError where a field asks for what the task does not do."""
+    defaults = base_config()
+    for field in config_fields():
+        if field.startswith(unused) and get_field(config, field) != (default := get_field(defaults, field)):
+            raise ValueError(
+                f"{field} is {get_field(config, field)!r}, but the task {config.task} has no use for it; "
+                f"leave it at {default!r}"
+            )
+
+
+def _classification(
+    config: Config, class_names: tuple[str, ...], _: LabelCoding | None, model_fields: dict[str, Any]
+) -> Classification:
+    model = create_model(config.model.name, num_classes=len(class_names), **model_fields)
     pictures = pictures_of(config)
     return Classification(
         model=model,
@@ -101,6 +130,74 @@ def make_augmentation(config: Config) -> Augmentation:
         erasing=erasing if erasing.probability else None,
         mixing=mixing,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What of an experiment depends on its task; `inputs` has what its data depend on.
+
+    Attributes:
+        make_task: (config, class names, coding of label maps, fields of the model) -> the task.
+        classes: name of a model -> how many it was published with.
+        metric: of an evaluation, that ranks checkpoints.
+        unused: fields, or groups of them, that only other tasks read.
+    """
+
+    make_task: Callable[[Config, tuple[str, ...], LabelCoding | None, dict[str, Any]], Task]
+    classes: Callable[[str], int]
+    metric: str
+    unused: tuple[str, ...]
+
+
+OF_CLASSIFICATION = (
+    "data.resize",
+    "data.interpolation",
+    "data.crop_scale",
+    "data.crop_ratio",
+    "data.pad_crop",
+    "augment.rand_augment",
+    "augment.three_augment",
+    "augment.color_jitter",
+    "augment.erase_probability",
+    "augment.mixup_alpha",
+    "augment.cutmix_alpha",
+)
+OF_SEGMENTATION = (
+    "data.scale",
+    "data.ratio_range",
+    "data.largest_share",
+    "augment.photometric",
+    "loss.auxiliary_weight",
+    "loss.mean",
+    "evaluation",
+)
+SETUPS = {
+    "classification": Setup(
+        make_task=_classification,
+        classes=lambda name: create_model(name).num_classes,
+        metric=Classification.best_metric,
+        unused=OF_SEGMENTATION,
+    ),
+    "segmentation": Setup(
+        make_task=segmentation.make_task,
+        classes=lambda name: create_segmenter(name).num_classes,
+        metric=segmentation.Segmentation.best_metric,
+        unused=OF_CLASSIFICATION,
+    ),
+}
+
+
+def setup_of(config: Config) -> Setup:
+    """Raises ValueError for an unknown task."""
+    if config.task not in SETUPS:
+        raise ValueError(f"task is {config.task!r}; {nearest(config.task, SETUPS)}")
+    return SETUPS[config.task]
+
+
+def published_task(config: Config, *, classes: int = 0, **model_fields: Any) -> Task:
+    """The task with as many classes as its model was published with, or `classes`; errors as `make_task`."""
+    count = classes or setup_of(config).classes(config.model.name)
+    return make_task(config, tuple(map(str, range(count))), **model_fields)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +247,7 @@ def learning_rate(config: Config, num_examples: int) -> Schedule:
     )
 
 
-def optimizer_rules(config: Config, task: Classification, params: Any) -> dict[str, Any]:
+def optimizer_rules(config: Config, task: Task, params: Any) -> dict[str, Any]:
     """The arguments that say which parameter is decayed, frozen or slowed down."""
     fields = config.optimizer
     paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
@@ -177,4 +274,5 @@ def ema(config: Config) -> Ema | None:
 
 def ranking(config: Config) -> str:
     """The evaluation metric that ranks checkpoints: of the average, where the run keeps one."""
-    return f"{EMA}top1" if config.ema.decay else "top1"
+    metric = setup_of(config).metric
+    return f"{EMA}{metric}" if config.ema.decay else metric

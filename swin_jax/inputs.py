@@ -1,20 +1,30 @@
 """The data of an experiment, as its config names them: sources, examples, batches."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from swin_jax.config import Config
-from swin_jax.data.examples import ClassificationEval, ClassificationTrain
-from swin_jax.data.pipeline import check_repeats, eval_batches, row_fields, train_batches
+from swin_jax.data.examples import ClassificationEval, ClassificationTrain, Example
+from swin_jax.data.labels import LabelCoding
+from swin_jax.data.pipeline import (
+    Buckets,
+    check_repeats,
+    eval_batches,
+    find_buckets,
+    row_fields,
+    train_batches,
+)
 from swin_jax.data.sources import Source, open_source
 from swin_jax.data.sources.files import Files
-from swin_jax.experiment import pictures_of
+from swin_jax.experiment import pictures_of, setup_of
 from swin_jax.models.registry import Preprocessing
 from swin_jax.ops.augment import normalise
+from swin_jax.setups import segmentation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,9 +33,30 @@ class Data:
 
     train: Source
     evaluation: Source
-    train_example: ClassificationTrain
-    eval_example: ClassificationEval
+    train_example: Example
+    eval_example: Example
     config: Config
+
+    @property
+    def coding(self) -> LabelCoding | None:
+        """What the values of label maps mean, where the data have them."""
+        return getattr(self.train, "coding", None)
+
+    @cached_property
+    def buckets(self) -> Buckets:
+        """What decides the shapes of each evaluation example.
+
+        Raises:
+            ValueError: there are more than `evaluation.max_shapes`.
+        """
+        buckets = find_buckets(self.evaluation, self.eval_example, threads=self.config.data.threads)
+        shapes, most = len(set(buckets)), self.config.evaluation.max_shapes
+        if most and shapes > most:
+            raise ValueError(
+                f"the evaluation pictures have {shapes} sizes and evaluation.max_shapes is {most}: a program is "
+                "compiled for each; allow more, or resize to multiples with evaluation.size_multiple=32"
+            )
+        return buckets
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -57,11 +88,11 @@ class Data:
 
     def eval_batches(self, host: int, hosts: int, devices: int) -> Iterator[dict[str, np.ndarray]]:
         """This host's rows of the evaluation batches; their size is rounded up to a multiple of `devices`."""
-        return evaluation_batches(self.config, self.evaluation, host, hosts, devices)
+        return evaluation_batches(self.config, self.evaluation, host, hosts, devices, buckets=self.buckets)
 
 
 def evaluation_batches(
-    config: Config, source: Source, host: int, hosts: int, devices: int
+    config: Config, source: Source, host: int, hosts: int, devices: int, *, buckets: Buckets | None = None
 ) -> Iterator[dict[str, np.ndarray]]:
     """As `Data.eval_batches`, of any source."""
     return eval_batches(
@@ -72,6 +103,7 @@ def evaluation_batches(
         hosts=hosts,
         workers=config.data.workers,
         threads=config.data.threads,
+        buckets=buckets,
     )
 
 
@@ -80,12 +112,21 @@ def open_data(config: Config, *, eval_split: str | None = None) -> Data:
     data = config.data
     check_repeats(data.repeats)
     root = data.root or None
-    train = open_source(data.source, data.train_split, root=root)
-    evaluation = open_source(data.source, eval_split or data.eval_split, root=root)
+    opener = inputs_of(config).open_source
+    train = opener(data.source, data.train_split, root=root)
+    evaluation = opener(data.source, eval_split or data.eval_split, root=root)
     return Data(train, evaluation, train_example(config), eval_example(config), config)
 
 
-def train_example(config: Config) -> ClassificationTrain:
+def train_example(config: Config) -> Example:
+    return inputs_of(config).train_example(config)
+
+
+def eval_example(config: Config) -> Example:
+    return inputs_of(config).eval_example(config)
+
+
+def _classification_train(config: Config) -> ClassificationTrain:
     pictures = pictures_of(config)
     return ClassificationTrain(
         size=pictures.size,
@@ -96,11 +137,38 @@ def train_example(config: Config) -> ClassificationTrain:
     )
 
 
-def eval_example(config: Config) -> ClassificationEval:
+def _classification_eval(config: Config) -> ClassificationEval:
     pictures = pictures_of(config)
     return ClassificationEval(
         size=pictures.size, resize=pictures.resize, interpolation=pictures.interpolation
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What of an experiment's data depends on its task.
+
+    Attributes:
+        open_source: (kind, split, root) -> the examples of a split.
+        train_example: what becomes of a record in training.
+        eval_example: and in evaluation.
+    """
+
+    open_source: Callable[..., Source]
+    train_example: Callable[[Config], Example]
+    eval_example: Callable[[Config], Example]
+
+
+INPUTS = {
+    "classification": Inputs(open_source, _classification_train, _classification_eval),
+    "segmentation": Inputs(segmentation.open_source, segmentation.train_example, segmentation.eval_example),
+}
+
+
+def inputs_of(config: Config) -> Inputs:
+    """Raises ValueError for an unknown task."""
+    setup_of(config)
+    return INPUTS[config.task]
 
 
 def read_pictures(paths: Sequence[str], shown: Preprocessing) -> np.ndarray:

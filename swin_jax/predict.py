@@ -1,23 +1,28 @@
-"""Names what is on pictures, with a trained run.
+"""Says what is on pictures, with a trained run.
 
     python -m swin_jax.predict --workdir=runs/flowers photo.jpg holiday/ 'more/*.png'
     python -m swin_jax.predict --workdir=runs/shapes --split=val --count=16 --json
     python -m swin_jax.predict --workdir=runs/flowers --attention --attention_query=0.4,0.6 photo.jpg
+    python -m swin_jax.predict --workdir=runs/ade20k --maps=maps photo.jpg
+    python -m swin_jax.predict --workdir=runs/ade20k --maps=server --label_format=dataset release_test/testing
 
-Takes files, directories (searched through) and globs, or pictures of the run's own data set. Prints the most
-probable classes of each as a table or, with --json, one object a line, and writes a contact sheet. With --attention
-it also draws for each picture, for the last block of every stage or those of --attention_blocks, the window of a
-query, what the query attends to, and the attention that every token receives.
+Takes files, directories (searched through) and globs, or pictures of the run's own data set (--count=0: all).
+A classifier's most probable classes of each are printed as a table or, with --json, one object a line, and drawn on a
+contact sheet. With --attention it is also drawn for each picture, for the last block of every stage or those of
+--attention_blocks: the window of a query, what the query attends to, and the attention that every token receives.
+A segmenter writes for each picture `labels/<name>.png`, the class of every pixel in the data set's palette, and
+`overlays/<name>.png` with a legend, and prints the classes by their share of the picture.
 """
 
 import glob
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from absl import flags
 
@@ -29,6 +34,7 @@ from swin_jax.data.sources import Source
 from swin_jax.data.sources.files import PICTURE_SUFFIXES, Files, Subset
 from swin_jax.inputs import eval_example, open_data
 from swin_jax.restore import Run, open_run
+from swin_jax.setups import label_files
 from swin_jax.tasks import pictures
 from swin_jax.training.evaluator import make_predict_step
 from swin_jax.training.run_directory import RunDirectoryError, write_atomically
@@ -41,9 +47,13 @@ TOP = flags.DEFINE_integer("top", 5, "How many classes to print for each picture
 JSON = cli.json_flag()
 SHEET = flags.DEFINE_string("sheet", "", "Contact sheet to write; <workdir>/pictures/predict.png when empty.")
 SPLIT = cli.split_flag()
-COUNT = flags.DEFINE_integer("count", 16, "How many pictures of the split.", lower_bound=1)
+COUNT = flags.DEFINE_integer("count", 16, "How many pictures of the split; 0: all.", lower_bound=0)
 BATCH_SIZE = cli.batch_size_flag()
 PLATFORM = cli.platform_flag()
+MAPS = flags.DEFINE_string("maps", "", "Directory of a segmenter's maps; <workdir>/predictions when empty.")
+LABEL_FORMAT = cli.label_format_flag()
+cli.multi_scale_flag()
+cli.window_flag()
 
 ATTENTION = flags.DEFINE_bool("attention", False, "Draw attention and windows, a picture for each picture.")
 ATTENTION_DIR = flags.DEFINE_string("attention_dir", "", "Where to; <workdir>/pictures/attention when empty.")
@@ -70,15 +80,23 @@ def main(arguments: Sequence[str]) -> None:
             checkpoint=CHECKPOINT.value,
             platform=PLATFORM.value,
             parameters=PARAMETERS.value,
+            overrides=cli.inference_overrides(),
         )
         shown = choose_attention(run, ATTENTION_BLOCKS.value, ATTENTION_QUERY.value) if asked else None
         source = Files(paths) if paths else split_pictures(run, SPLIT.value, COUNT.value)
-        rows = list(predict(run, source, shown))
-        sheet = SHEET.value or str(run.directory / "pictures" / "predict.png")
-        write_atomically(sheet, pictures.png(contact_sheet(rows[:SHEET_PICTURES])))
+        if run.config.task == "segmentation":
+            show_maps(run, source)
+        else:
+            show_classes(run, source, shown)
+
+
+def show_classes(run: Run, source: Source, shown: Shown | None) -> None:
+    rows = list(name_classes(run, source, shown))
+    sheet = SHEET.value or str(run.directory / "pictures" / "predict.png")
+    write_atomically(sheet, pictures.png(contact_sheet(rows[:SHEET_PICTURES])))
     print_rows(rows)
     cli.say(f"contact sheet: {sheet}")
-    if asked:
+    if shown is not None:
         cli.say(f"attention: {attention_directory(run)}")
 
 
@@ -92,6 +110,32 @@ def attention_asked() -> bool:
 
 def attention_directory(run: Run) -> str:
     return ATTENTION_DIR.value or str(run.directory / "pictures" / "attention")
+
+
+def show_maps(run: Run, source: Source) -> None:
+    """Raises ValueError where two pictures would be written to one file."""
+    label_files.check_format(LABEL_FORMAT.value)
+    if run.coding is None:
+        raise ValueError(f"{run.directory} has no labels.json, which says what label values mean")
+    label_files.check_file_names([source[index]["name"] for index in range(len(source))])
+    directory = MAPS.value or str(run.directory / "predictions")
+    for batch, predictions in predicted(run, source, BATCH_SIZE.value or 1):
+        for row in np.flatnonzero(batch["valid"]):
+            record = source[int(batch["example_index"][row])]
+            height, width = batch["size"][row]
+            classes = predictions["classes"][row, :height, :width]
+            shares = label_files.write_prediction(directory, record, classes, run.coding, LABEL_FORMAT.value)
+            print_shares(record["name"], shares)
+    cli.say(f"maps: {directory}/{label_files.LABELS}, {directory}/{label_files.OVERLAYS}")
+
+
+def print_shares(name: str, shares: Mapping[str, float]) -> None:
+    if JSON.value:
+        classes = [{"class": key, "share": round(value, 6)} for key, value in shares.items()]
+        print(json.dumps({"name": name, "classes": classes}))
+        return
+    first = list(shares.items())[: TOP.value]
+    print(f"{name}  " + "  ".join(f"{key} {value:.1%}" for key, value in first))
 
 
 def find_pictures(arguments: Sequence[str]) -> list[str]:
@@ -118,27 +162,33 @@ def find_pictures(arguments: Sequence[str]) -> list[str]:
 
 
 def split_pictures(run: Run, split: str, count: int) -> Source:
-    """Pictures spread evenly over a split of the data the run was trained on."""
+    """Pictures spread evenly over a split of the data the run was trained on; all of them for 0."""
     source = open_data(run.config, eval_split=split).evaluation
-    indices = np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int)
+    indices = np.linspace(0, len(source) - 1, min(count or len(source), len(source))).round().astype(int)
     return Subset(source, tuple(indices.tolist()))
 
 
-def predict(run: Run, source: Source, shown: Shown | None = None) -> Iterator[dict[str, Any]]:
+def predicted(
+    run: Run, source: Source, batch_size: int, *more: Callable[..., Any]
+) -> Iterator[tuple[Any, ...]]:
+    """Each batch with its predictions, and what `more` steps of the same arguments give, all on the host."""
+    params, model_state = run.load()
+    steps = (make_predict_step(run.task, run.mesh), *more)
+    size = -(-batch_size // run.mesh.size) * run.mesh.size
+    for batch in eval_batches(source, eval_example(run.config), batch_size=size, threads=4):
+        placed = put_batch({name: batch[name] for name in run.task.predict_fields}, run.mesh)
+        found = [step(params, model_state, placed) for step in steps]
+        yield batch, *jax.tree.map(local_rows, found)
+
+
+def name_classes(run: Run, source: Source, shown: Shown | None = None) -> Iterator[dict[str, Any]]:
     """One row a picture: `name`, `image` as the model saw it, `top` [(class, probability), ...], `label` or None.
 
     With `shown` also `attention`, the file of its picture, which is written on the way.
     """
-    params, model_state = run.load()
-    predict_step = make_predict_step(run.task, run.mesh)
-    attend = None if shown is None else attention_step(run, shown)
-    size = -(-(BATCH_SIZE.value or 32) // run.mesh.size) * run.mesh.size
-    for batch in eval_batches(source, eval_example(run.config), batch_size=size, threads=4):
-        fields = {name: batch[name] for name in run.task.batch_fields}
-        placed = put_batch(fields, run.mesh)
-        predictions = predict_step(params, model_state, placed)
-        maps = None if attend is None else attend(params, model_state, placed)
-        probabilities = np.exp(local_rows(predictions["log_probabilities"]))
+    attend = () if shown is None else (attention_step(run, shown),)
+    for batch, predictions, *maps in predicted(run, source, BATCH_SIZE.value or 32, *attend):
+        probabilities = np.exp(predictions["log_probabilities"])
         for row in np.flatnonzero(batch["valid"]).tolist():
             order = np.argsort(-probabilities[row], kind="stable")[: TOP.value]
             label = int(batch["label"][row])
@@ -149,8 +199,8 @@ def predict(run: Run, source: Source, shown: Shown | None = None) -> Iterator[di
                 "top": [(run.class_names[index], float(probabilities[row, index])) for index in order],
                 "label": run.class_names[label] if label >= 0 else None,
             }
-            if shown is not None and maps is not None:
-                drawn = draw_attention(shown, batch["image"][row], maps, row)
+            if shown is not None:
+                drawn = draw_attention(shown, batch["image"][row], maps[0], row)
                 found["attention"] = attention_file(run, index, found["name"])
                 write_atomically(found["attention"], pictures.png(drawn))
             yield found

@@ -7,6 +7,7 @@ model, variables = swin_jax.features("swin_tiny_patch4_window7_224", "swin_tiny.
 c2, c3, c4, c5 = model.apply(variables, images)        # maps at strides 4, 8, 16, 32
 """
 
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,13 +18,19 @@ import numpy as np
 from etils import epath
 
 from swin_jax.models.registry import create_model
+from swin_jax.models.segmenters import create_segmenter
 from swin_jax.models.swin import SwinTransformer
+from swin_jax.models.upernet import UperNet
 from swin_jax.restore import describe_run, open_run
 from swin_jax.weights import OURS, Fitted, Weights, fit, flatten, read_weights, unflatten
+from swin_jax.weights.backbones import is_backbone, read_backbone
+from swin_jax.weights.upernet import read_upernet, write_upernet
 
 log = logging.getLogger(__name__)
 BACKBONE = "backbone/"
-"""Where a model of another task keeps its Swin."""
+"""Where a model of another task keeps its backbone."""
+STATISTICS = "batch_stats"
+"""Where the state of a model keeps the running statistics of its batch norms."""
 
 
 def read(
@@ -49,15 +56,19 @@ def read(
     return Weights(source, OURS, flat, {path: (path,) for path in flat}, description=description)
 
 
-def beginning(source: str, params: Any, *, head: str = "", class_names: Sequence[str] = ()) -> Fitted:
+def beginning(
+    source: str, params: Any, model_state: Any = None, *, head: str = "", class_names: Sequence[str] = ()
+) -> Fitted:
     """What a run begins with: weights fitted to its parameters, position tables resampled where they differ.
 
-    A model of another task that keeps a Swin under "backbone" gets it from a classifier or a backbone; what
-    stands beside it is fresh.
+    A model of another task that keeps a Swin under "backbone" gets it from a classifier, a backbone or a run of
+    such a task; what stands beside it is fresh. So does one with a ResNet or ViT there, whose files bring their
+    batch statistics.
 
     Args:
       source: as `read` takes it.
       params: the run's parameters, arrays or their shapes.
+      model_state: the run's, likewise.
       head: which head to begin with, see `swin_jax.weights.fit`.
       class_names: of the run.
 
@@ -68,7 +79,9 @@ def beginning(source: str, params: Any, *, head: str = "", class_names: Sequence
     inside = {path: shape for path, shape in shapes.items() if path.startswith(BACKBONE)}
     prefix = BACKBONE if inside else ""
     wanted = {path.removeprefix(prefix): shape for path, shape in (inside or shapes).items()}
-    weights = read(source, wanted)
+    if prefix and is_backbone(wanted):
+        return _other_backbone(source, shapes, shapes_of((model_state or {}).get(STATISTICS, {})))
+    weights = _backbone_of(read(source, wanted)) if prefix else read(source, wanted)
     found = fit(weights, wanted, resample=True, head=head, class_names=class_names)
     return Fitted(
         {prefix + path: value for path, value in found.params.items()},
@@ -77,15 +90,46 @@ def beginning(source: str, params: Any, *, head: str = "", class_names: Sequence
     )
 
 
-def put(fitted: Fitted, params: Any, shardings: Any) -> Any:
-    """`params` with the fitted values in their places, each array where `shardings` says."""
-    places, values = flatten(shardings), flatten(params)
+def _other_backbone(
+    source: str, params: Mapping[str, tuple[int, ...]], statistics: Mapping[str, tuple[int, ...]]
+) -> Fitted:
+    """As `beginning`, for a backbone that is no Swin; `params` and `statistics` are shapes of the whole model."""
+    inside = {
+        path.removeprefix(BACKBONE): shape
+        for path, shape in (*params.items(), *statistics.items())
+        if path.startswith(BACKBONE)
+    }
+    if epath.Path(source).is_dir():
+        raise ValueError(f"{source} is a run; a ResNet or ViT begins with a weight file (.pth, .safetensors)")
+    found, notes = read_backbone(source, inside)
+    whole = {BACKBONE + path: value for path, value in found.items()}
+    return Fitted(
+        {path: value for path, value in whole.items() if path in params},
+        tuple(path for path in params if path not in whole),
+        (f"{len(whole)} parameters and statistics from {source}", *notes),
+        {path: value for path, value in whole.items() if path in statistics},
+    )
+
+
+def _backbone_of(weights: Weights) -> Weights:
+    """What a run of another task keeps under "backbone", as if it stood alone; other weights as they are."""
+    inside = [path for path in weights.params if path.startswith(BACKBONE)]
+    if weights.layout != OURS or not inside:
+        return weights
+    parts = {"what stands beside the backbone": [path for path in weights.params if path not in inside]}
+    params = {path.removeprefix(BACKBONE): weights.params[path] for path in inside}
+    return dataclasses.replace(weights, params=params, names={path: (path,) for path in params}, parts=parts)
+
+
+def put(fitted: Mapping[str, np.ndarray], tree: Any, shardings: Any) -> Any:
+    """`tree` with the fitted values in their places, each array where `shardings` says."""
+    places, values = flatten(shardings), flatten(tree)
 
     def placed(path: str) -> jax.Array:
-        value = fitted.params[path].astype(values[path].dtype)
+        value = fitted[path].astype(values[path].dtype)
         return jax.make_array_from_callback(value.shape, places[path], lambda index: value[index])
 
-    return unflatten({path: placed(path) if path in fitted.params else values[path] for path in values})
+    return unflatten({path: placed(path) if path in fitted else values[path] for path in values})
 
 
 def load(
@@ -127,6 +171,52 @@ def load(
     values = {path: jnp.asarray(value, model.param_dtype) for path, value in fitted.params.items()}
     values |= _fresh(model, fitted.fresh, seed)
     return model, {"params": unflatten({path: values[path] for path in shapes})}
+
+
+def load_segmenter(
+    name: str, path: str, *, num_classes: int = 150, **overrides: Any
+) -> tuple[UperNet, dict[str, Any]]:
+    """A published UperNet on Swin with weights and batch statistics of OpenMMLab, the published code or transformers.
+
+    Args:
+      name: a published name, such as "upernet_swin_tiny".
+      path: a `.pth`, `.bin` or `.safetensors` file.
+      num_classes: of the file.
+      **overrides: further fields of the model.
+
+    Returns:
+      The module and its variables: `model.apply(variables, images)[0]` gives logits [B, H/4, W/4, num_classes].
+
+    Raises:
+      ValueError: the file cannot be read or is of another model.
+    """
+    model = create_segmenter(name, num_classes, **overrides)
+    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3), jnp.float32))
+    wanted = {collection: shapes_of(tree) for collection, tree in variables.items()}
+    found = read_upernet(path, wanted)
+    return model, {
+        collection: unflatten({place: jnp.asarray(values[place]) for place in wanted[collection]})
+        for collection, values in found.items()
+    }
+
+
+def save_segmenter(path: str, params: Any, model_state: Any, layout: str = "openmmlab") -> None:
+    """Writes an UperNet on Swin for another code base, the inverse of `load_segmenter`.
+
+    Args:
+      path: a `.pth` or `.safetensors` file.
+      params, model_state: as a run has them: `open_run("runs/ade20k").load()`.
+      layout: "openmmlab", "official-dense" or "transformers".
+
+    Raises:
+      ValueError: there is no such layout, or it has no place for a parameter.
+    """
+    variables = {"params": params, **model_state}
+    arrays = {
+        collection: {place: np.asarray(value, np.float32) for place, value in flatten(tree).items()}
+        for collection, tree in jax.device_get(variables).items()
+    }
+    write_upernet(path, arrays, layout)
 
 
 def features(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from swin_jax.config import Config, from_dict
+from swin_jax.data.labels import LabelCoding
 from swin_jax.experiment import make_task, pictures_of, ranking
 from swin_jax.exports.run_facts import run_facts
 from swin_jax.tasks.task import Task
@@ -20,6 +22,7 @@ from swin_jax.training.sharding import make_mesh, select_devices, state_sharding
 
 CLASSES = "classes.json"
 PARAMETERS = ("ema", "plain")
+LABELS = "labels.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Run:
     directory: epath.Path
     config: Config
     class_names: tuple[str, ...]
+    coding: LabelCoding | None  # of label maps, where the run's data have them
     task: Task
     mesh: Mesh
     step: int
@@ -74,7 +78,14 @@ def describe_run(
     }
 
 
-def open_run(workdir: str, *, checkpoint: str = "best", platform: str = "", parameters: str = "") -> Run:
+def open_run(
+    workdir: str,
+    *,
+    checkpoint: str = "best",
+    platform: str = "",
+    parameters: str = "",
+    overrides: Mapping[str, Any] | None = None,
+) -> Run:
     """Opens `workdir` at "best", "newest" or a given step, without its data.
 
     Args:
@@ -82,6 +93,7 @@ def open_run(workdir: str, *, checkpoint: str = "best", platform: str = "", para
         checkpoint: which one.
         platform: of the devices.
         parameters: "plain", or "ema" for their average; "" is the average where the run keeps one.
+        overrides: dotted config field -> value that this use of the run takes instead.
 
     Raises:
         ValueError: it is no run directory, or has no such checkpoint or parameters.
@@ -90,6 +102,8 @@ def open_run(workdir: str, *, checkpoint: str = "best", platform: str = "", para
         raise ValueError("--workdir is missing: name the directory of a run")
     directory = epath.Path(workdir)
     config = _config_of(directory)
+    with config.unlocked():
+        config.update_from_flattened_dict(overrides or {})
     kind = choose_parameters(config, parameters)
     checkpoints = Checkpoints(directory / "checkpoints", metric=ranking(config), read_only=True)
     step = choose_step(checkpoints, checkpoint)
@@ -97,8 +111,9 @@ def open_run(workdir: str, *, checkpoint: str = "best", platform: str = "", para
     if config.deterministic:
         make_deterministic()
     mesh = make_mesh(devices=select_devices(platform or None))
-    task = make_task(config, class_names)
-    return Run(directory, config, class_names, task, mesh, step, checkpoints, kind)
+    coding = read_coding(directory)
+    task = make_task(config, class_names, coding=coding)
+    return Run(directory, config, class_names, coding, task, mesh, step, checkpoints, kind)
 
 
 def choose_parameters(config: Config, wanted: str) -> str:
@@ -122,6 +137,17 @@ def _config_of(directory: epath.Path) -> Config:
 def write_classes(directory: epath.Path, class_names: tuple[str, ...]) -> None:
     """Keeps the class names beside the config, so that a run predicts where its data are not."""
     write_atomically(directory / CLASSES, json.dumps(class_names, indent=0).encode() + b"\n")
+
+
+def write_coding(directory: epath.Path, coding: LabelCoding | None) -> None:
+    """Keeps the coding of label maps, if there is one, for the same reason."""
+    if coding is not None:
+        write_atomically(directory / LABELS, json.dumps(coding.to_json()).encode() + b"\n")
+
+
+def read_coding(directory: epath.Path) -> LabelCoding | None:
+    path = directory / LABELS
+    return LabelCoding.from_json(json.loads(path.read_text())) if path.exists() else None
 
 
 def read_classes(directory: epath.Path) -> tuple[str, ...]:

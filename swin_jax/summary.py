@@ -8,7 +8,8 @@ Examples:
 
 Without --config: parameters and multiply-accumulates of the models beside the published figures; with --json one
 object a line, with the keys model, image_size, classes, params, macs; image_size is the side of the published square
-picture. MACs follow the formula of the official code.
+picture, or [height, width]. MACs follow the formula of the official code; those of segmenters count products with
+weights alone, auxiliary head included.
 
 With --config: model, pictures, length in steps, scale of the learning rate, the rate at ten steps in both conventions
 of where a cosine begins, and the parameters by weight decay; with --json one object. --examples is the size of the
@@ -23,14 +24,16 @@ import math
 from collections.abc import Sequence
 from typing import Any, cast
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from absl import flags
 
 from swin_jax import cli, experiment
 from swin_jax.config import Config
-from swin_jax.models import registry
+from swin_jax.models import registry, segmenters
 from swin_jax.models.complexity import swin_macs
+from swin_jax.models.segmenter_complexity import upernet_macs
 from swin_jax.models.swin import SwinTransformer
 from swin_jax.tasks.classification import Classification
 from swin_jax.training.optimizer import groups_table, parameter_groups, parameter_rules
@@ -51,35 +54,41 @@ IMAGENET_1K, IMAGENET_22K = 1_281_167, 14_197_122
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What is printed of one model; `image_size` is the side of its picture in pixels."""
+    """What is printed of one model; `image_size` is the side of its picture in pixels, or height and width."""
 
     model: str
-    image_size: int
+    image_size: int | tuple[int, int]
     classes: int
     params: int
     macs: int
 
 
 def summarize(name: str) -> Row:
-    """Counts the parameters and multiply-accumulates of one registered model."""
+    """Counts the parameters and multiply-accumulates of one of `names()`."""
+    if name in segmenters.segmenter_names():
+        segmenter = segmenters.create_segmenter(name)
+        size = segmenters.PUBLISHED_SIZE
+        return Row(name, size, segmenter.num_classes, _parameters(segmenter), upernet_macs(segmenter, *size))
     model = registry.create_model(name)
     height, width = registry.preprocessing(name).size
-    # Parameters do not depend on the picture; a small one is quicker to trace.
-    picture = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), picture)
-    params = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables))
-    return Row(name, height, model.num_classes, params, swin_macs(model, height, width))
+    return Row(name, height, model.num_classes, _parameters(model), swin_macs(model, height, width))
+
+
+def names() -> tuple[str, ...]:
+    """Every classifier, then every segmenter."""
+    return registry.model_names() + segmenters.segmenter_names()
 
 
 def table(rows: list[Row]) -> str:
     """The rows as text, ours and the published figure side by side."""
     lines = [
-        f"{'model':<36}{'image':>7}{'classes':>9}{'params':>14}{'published':>11}{'MACs':>10}{'published':>11}"
+        f"{'model':<36}{'image':>10}{'classes':>9}{'params':>14}{'published':>11}{'MACs':>10}{'published':>11}"
     ]
     for row in rows:
-        figures = registry.published(row.model)
+        room = segmenters if row.model in segmenters.segmenter_names() else registry
+        figures = room.published(row.model)
         lines.append(
-            f"{row.model:<36}{row.image_size:>7}{row.classes:>9}{row.params:>14,}"
+            f"{row.model:<36}{_size(row.image_size):>10}{row.classes:>9}{row.params:>14,}"
             f"{_rounded(figures.params, 1e6, 'M', 0):>11}{row.macs / 1e9:>9.3f}G"
             f"{_rounded(figures.macs, 1e9, 'G', 1):>11}"
         )
@@ -115,8 +124,8 @@ def parameters(config: Config) -> dict[str, Any]:
 
 def figures(config: Config, *, examples: int | None = None, steps: Sequence[int] = ()) -> dict[str, Any]:
     """The part of `recipe` that follows from the config's numbers. Arguments and errors as there."""
-    examples = examples or known_examples(config)
     model = cast(SwinTransformer, _task(config).model)
+    examples = examples or known_examples(config)
     schedule = experiment.learning_rate(config, examples)
     run = experiment.durations(config, examples)
     pictures = experiment.pictures_of(config)
@@ -148,8 +157,10 @@ def figures(config: Config, *, examples: int | None = None, steps: Sequence[int]
 
 
 def _task(config: Config) -> Classification:
-    classes = registry.create_model(config.model.name).num_classes
-    return experiment.make_task(config, tuple(map(str, range(classes))))
+    """Raises ValueError where the experiment is of another task."""
+    if config.task != "classification":
+        raise ValueError(f"--config describes experiments in classification; the task here is {config.task}")
+    return cast(Classification, experiment.published_task(config))
 
 
 def known_examples(config: Config) -> int:
@@ -245,10 +256,21 @@ def main(argv: Sequence[str]) -> None:
         if EXAMPLES.value or STEPS.value:
             raise ValueError("--examples and --steps belong to --config, which is missing")
     if JSON.value:
-        for name in registry.model_names():
+        for name in names():
             print(json.dumps(dataclasses.asdict(summarize(name))), flush=True)
     else:
-        print(table([summarize(name) for name in registry.model_names()]))
+        print(table([summarize(name) for name in names()]))
+
+
+def _parameters(model: nn.Module) -> int:
+    # Parameters do not depend on the picture; a small one is quicker to trace.
+    picture = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), picture)
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
+
+
+def _size(image_size: int | tuple[int, int]) -> str:
+    return str(image_size) if isinstance(image_size, int) else "x".join(map(str, image_size))
 
 
 def _print_recipe(config: Config) -> None:

@@ -26,8 +26,8 @@ from swin_jax import cli, experiment, inputs, pretrained
 from swin_jax.config import FREE_FIELDS, Config, to_dict
 from swin_jax.data.decode import UnreadablePicture
 from swin_jax.exports.card import load_lines, make_card, write_card
-from swin_jax.restore import choose_parameters, describe_run, write_classes
-from swin_jax.tasks.classification import Classification
+from swin_jax.restore import choose_parameters, describe_run, write_classes, write_coding
+from swin_jax.tasks.task import Task
 from swin_jax.training import hosts, loop, optimizer, preflight, run_directory, sharding
 from swin_jax.training.checkpoint import Checkpoints
 from swin_jax.training.determinism import make_deterministic
@@ -55,7 +55,7 @@ class Plan(NamedTuple):
     config: Config
     directory: epath.Path
     data: inputs.Data
-    task: Classification
+    task: Task
     mesh: Mesh
     steps: experiment.Durations
     schedule: Schedule
@@ -94,18 +94,22 @@ def prepare(config: Config, workdir: str) -> Plan:
     preflight.check_batch_size(
         config.batch_size, devices=mesh.size, hosts=jax.process_count(), accumulation=config.accumulation
     )
-    task = experiment.make_task(config, data.train.class_names, constrain=sharding.constrain_rows(mesh))
+    task = experiment.make_task(
+        config, data.train.class_names, coding=data.coding, constrain=sharding.constrain_rows(mesh)
+    )
     preflight.check_batch_fields(task.batch_fields, data.fields())
+    if (sizes := len(set(data.buckets))) > 1:
+        log.info("evaluation pictures have %d sizes: a program is compiled for each", sizes)
     steps = experiment.durations(config, len(data.train))
     schedule = experiment.learning_rate(config, len(data.train))
     transformation = make_transformation(config, task, schedule)
     abstract = abstract_state(task, transformation, config.seed, with_ema=ema is not None)
     shardings = sharding.state_shardings(abstract, mesh, config.mesh.rules)
-    begin = first_params(config, workdir, abstract.params, data.train.class_names)
+    begin = first_params(config, workdir, abstract, data.train.class_names)
     resolved, made_by = to_dict(config) | data.identity, provenance()
     check_hosts(resolved, made_by)
     directory = epath.Path(workdir)
-    hosts.first(lambda: claim(workdir, resolved, made_by, data.train.class_names))
+    hosts.first(lambda: claim(workdir, resolved, made_by, data))
     preflight.check_shared(directory, resolved)
     return Plan(
         config=config,
@@ -138,16 +142,17 @@ def check_hosts(resolved: Mapping[str, Any], made_by: Mapping[str, Any]) -> None
     )
 
 
-def claim(
-    workdir: str, resolved: Mapping[str, Any], made_by: Mapping[str, Any], class_names: tuple[str, ...]
-) -> None:
+def claim(workdir: str, resolved: Mapping[str, Any], made_by: Mapping[str, Any], data: inputs.Data) -> None:
     """Makes `workdir` the directory of this run. Raises ValueError if it is another's or cannot be written."""
     directory = preflight.check_workdir(workdir)
     run_directory.claim(directory, resolved, made_by, free=FREE_FIELDS)
-    write_classes(directory, class_names)
+    write_classes(directory, data.train.class_names)
+    write_coding(directory, data.coding)
 
 
-def first_params(config: Config, workdir: str, params: Any, class_names: Sequence[str]) -> Fitted | None:
+def first_params(
+    config: Config, workdir: str, abstract: TrainState, class_names: Sequence[str]
+) -> Fitted | None:
     """The parameters of `init_from`; None without it, or where a checkpoint stands that the run resumes from.
 
     Raises:
@@ -157,7 +162,13 @@ def first_params(config: Config, workdir: str, params: Any, class_names: Sequenc
     begun = workdir and Checkpoints(epath.Path(workdir) / "checkpoints", read_only=True).steps()
     if not source or begun:
         return None
-    begin = pretrained.beginning(source, params, head=config.init_head, class_names=class_names)
+    begin = pretrained.beginning(
+        source,
+        abstract.params,
+        abstract.model_state,
+        head=config.init_head,
+        class_names=class_names,
+    )
     log.info("beginning with %s", "; ".join(begin.notes))
     if begin.fresh:
         log.info("fresh: %s", ", ".join(begin.fresh))
@@ -165,7 +176,7 @@ def first_params(config: Config, workdir: str, params: Any, class_names: Sequenc
 
 
 def make_transformation(
-    config: Config, task: Classification, schedule: Schedule
+    config: Config, task: Task, schedule: Schedule
 ) -> optax.GradientTransformationExtraArgs:
     """The optimizer; its rule for each parameter goes to the log."""
     params = jax.eval_shape(task.init, jax.random.key(0))[0]
@@ -226,8 +237,10 @@ def first_state(plan: Plan, checkpoints: Checkpoints) -> TrainState:
     state = create_state(plan.task, plan.optimizer, plan.config.seed, plan.shardings)
     if plan.begin is None:
         return state
-    params = pretrained.put(plan.begin, state.params, plan.shardings.params)
-    return begin_with(state, params, plan.shardings)
+    params = pretrained.put(plan.begin.params, state.params, plan.shardings.params)
+    statistics = {f"{pretrained.STATISTICS}/{path}": value for path, value in plan.begin.statistics.items()}
+    model_state = pretrained.put(statistics, state.model_state, plan.shardings.model_state)
+    return begin_with(state, params, plan.shardings, model_state=model_state)
 
 
 def run_loop(
@@ -255,6 +268,7 @@ def run_loop(
         log_every=config.log_every,
         writer=hosts.writer(),
         title=config.model.name,
+        panels=plan.task.panels,
     )
     profile = profiled(train_step, plan.directory / "profile", traced, start_step=start)
     with record, profile as train_step:

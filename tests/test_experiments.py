@@ -15,13 +15,15 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import own_images
+from experiments import own_images, own_segmentation
 from swin_jax import cli, experiment, inputs
 from swin_jax import config as configs
+from swin_jax.data.labels import LabelCoding, LabelMap, default_palette
 from swin_jax.training.optimizer import make_optimizer
 from swin_jax.training.sharding import make_mesh, put_batch, state_shardings
 from swin_jax.training.state import abstract_state, create_state, make_train_step
 
+CODING = LabelCoding(("a", "b", "c"), default_palette(3), (0, 1, 2))
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 FILES = sorted(path for path in EXPERIMENTS.rglob("*.py"))
 # The same for all: as small as each architecture goes.
@@ -35,9 +37,36 @@ SHRUNK = {
     "data.resize": (16, 16),
     "schedule.warmup": "0 steps",  # else the first rate may be 0
 }
+SHRUNK_SEGMENTER = {
+    "model.channels": 4,
+    "model.auxiliary_channels": 4,
+    "data.size": (16, 16),
+    "data.scale": (64, 16),
+    "batch_size": 2,
+    "schedule.warmup": "0 steps",
+}
+SHRUNK_BACKBONE = {
+    "swin": {
+        "model.embed_dim": 8,
+        "model.depths": (1, 1, 1, 1),
+        "model.num_heads": (1, 1, 1, 1),
+        "model.window_size": 2,
+    },
+    "deit": {"model.depth": 1},
+    "resnet": {"model.depths": (1, 1, 1, 1)},
+}
 # Names and durations, which no program depends on; nor does one on where its pictures come from. What pictures undergo
-# is compiled piece by piece in ops/augment and as a whole in training/test_state.
-NO_STRUCTURE = ("model.name", "init_from", "total", "evaluate_every", "checkpoint_every", "log_every")
+# is compiled piece by piece in ops/augment and as a whole in training/test_state; both means of a segmenter's loss are
+# in tasks/test_segmentation.
+NO_STRUCTURE = (
+    "model.name",
+    "init_from",
+    "total",
+    "evaluate_every",
+    "checkpoint_every",
+    "log_every",
+    "loss.mean",
+)
 
 
 def load(path: Path) -> ModuleType:
@@ -55,8 +84,15 @@ def variants() -> list[tuple[Path, str]]:
 
 def shrunk(path: Path, variant: str) -> configs.Config:
     config = load(path).get_config(variant)
-    config.update_from_flattened_dict(SHRUNK)
+    if config.task == "classification":
+        config.update_from_flattened_dict(SHRUNK)
+    else:
+        config.update_from_flattened_dict(SHRUNK_SEGMENTER | SHRUNK_BACKBONE[backbone_of(config)])
     return config.lock()
+
+
+def backbone_of(config: configs.Config) -> str:
+    return next(name for name in SHRUNK_BACKBONE if name in config.model.name)
 
 
 def structure(config: configs.Config) -> str:
@@ -65,7 +101,9 @@ def structure(config: configs.Config) -> str:
     def kept(name: str, value: Any) -> Any:
         if isinstance(value, dict):
             return {field: kept(f"{name}.{field}".strip("."), inner) for field, inner in value.items()}
-        if name in NO_STRUCTURE or name.startswith(("data.", "augment.")):
+        if name == "model.name" and config.task == "segmentation":
+            return backbone_of(config)
+        if name in NO_STRUCTURE or name.startswith(("data.", "augment.", "evaluation.")):
             return None
         return bool(value) if isinstance(value, float) else value
 
@@ -92,7 +130,10 @@ def test_every_experiment_makes_sense(path: Path, variant: str) -> None:
     schedule = experiment.learning_rate(config, 1_000_000)
     assert 0 < float(schedule(schedule.warmup_steps)) <= schedule.peak
     task = experiment.make_task(config, ("a", "b", "c"))
-    assert task.image_size == inputs.train_example(config).size == inputs.eval_example(config).size
+    if config.task == "classification":
+        assert task.image_size == inputs.train_example(config).size == inputs.eval_example(config).size
+    else:
+        assert task.image_size == inputs.train_example(config).crop
 
 
 def test_structures_see_what_a_step_compiles_to() -> None:
@@ -131,20 +172,38 @@ def test_every_experiment_steps_once(path: Path, variant: str) -> None:
     step = make_train_step(
         task, optimizer, mesh=mesh, shardings=shardings, seed=config.seed, learning_rate=schedule
     )
-    record = {"image": np.zeros((20, 24, 3), np.uint8), "label": 1, "name": "grey"}
+    labels = LabelMap(np.arange(480, dtype=np.uint8).reshape(20, 24) % 3, CODING, "labels")
+    record = {"image": np.zeros((20, 24, 3), np.uint8), "label": 1, "name": "grey", "semantic": labels}
     example = inputs.train_example(config)(record, np.random.default_rng(0))
-    batch = {
-        "image": np.stack([example["image"]] * 2),
-        "label": np.asarray([0, 2], np.int32),
+    batch = {name: np.stack([values] * 2) for name, values in example.items()} | {
         "example_index": np.arange(2, dtype=np.uint32),
         "valid": np.ones(2, bool),
     }
     before = jax.tree.map(np.asarray, state.params)
     after, report = step(state, put_batch(batch, mesh))
     assert report["finite"]
-    assert float(report["loss"]) == pytest.approx(np.log(3), abs=0.5)
+    heads = 1.4 if config.task == "segmentation" else 1  # with the auxiliary one
+    assert float(report["loss"]) == pytest.approx(heads * np.log(3), abs=0.5)
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), before, after.params)
-    assert moved["head"]["bias"]
+    head = moved["decode_head"]["classifier"] if config.task == "segmentation" else moved["head"]
+    assert head["bias"]
+
+
+@pytest.mark.parametrize(
+    ("config", "field", "value"),
+    [
+        (own_images.get_config(), "augment.photometric", True),
+        (own_images.get_config(), "evaluation.window", (64, 64)),
+        (own_segmentation.get_config(), "augment.mixup_alpha", 0.8),
+        (own_segmentation.get_config(), "data.crop_scale", (0.5, 1.0)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_fields_of_another_task_are_refused(config: configs.Config, field: str, value: Any) -> None:
+    config.update_from_flattened_dict({field: value})
+    sentence = f"{field} is {value!r}, but the task {config.task} has no use for it; leave it at "
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        experiment.make_task(config, ("a", "b"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "training": ("tasks", "models", "ops"),
     "data": (),
     "weights": ("ops",),
+    "setups": ("config", "data", "tasks", "models", "training"),
     "exports": ("training", "tasks", "models", "ops", "weights"),
     "measure": ("training", "tasks", "models", "ops", "weights"),
 }
@@ -37,6 +38,7 @@ ONLY_IN = {
     "absl": (
         "evaluate.py",
         "predict.py",
+        "prepare.py",
         "summary.py",
         "benchmark.py",
         "convert.py",
@@ -51,6 +53,7 @@ WITHOUT_DATA_LIBRARIES = (
     "swin_jax.experiment",
     "swin_jax.benchmark",
     "swin_jax.tasks.classification",
+    "swin_jax.tasks.segmentation",
     "swin_jax.models.registry",
 )
 

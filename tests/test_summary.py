@@ -6,6 +6,20 @@ import sys
 
 from swin_jax import summary
 from swin_jax.models.registry import model_names
+from swin_jax.models.segmenters import segmenter_names
+
+SEGMENTERS = {
+    "upernet_swin_tiny": (59_941_862, 944.9e9),
+    "upernet_swin_small": (81_259_766, 1035.8e9),
+    "upernet_swin_base": (121_279_716, 1185.2e9),
+    "upernet_swin_large": (233_759_936, 1608.2e9),
+    # Tables of 23^2 offsets instead of 13^2: 360 for each head of every block.
+    "upernet_swin_base_window12": (121_279_716 + 360 * (4 * 2 + 8 * 2 + 16 * 18 + 32 * 2), 1189.6e9),
+    "upernet_swin_large_window12": (233_759_936 + 360 * (6 * 2 + 12 * 2 + 24 * 18 + 48 * 2), 1618.0e9),
+    "upernet_resnet50": (66_496_876, 956.1e9),
+    "upernet_resnet101": (85_489_004, 1033.7e9),
+    "upernet_deit_small": (53_548_076, 961.3e9),
+}
 
 
 def test_a_row():
@@ -17,6 +31,7 @@ def test_a_row():
 def test_the_table_puts_published_figures_beside_ours():
     rows = [summary.Row("swin_large_patch4_window12_384", 384, 1000, 196_735_516, 103_951_802_880)]
     rows += [summary.Row("swin_tiny_patch4_window7_224_22k", 224, 21841, 44_315_083, 4_510_412_928)]
+    rows += [summary.Row("upernet_swin_tiny", (512, 2048), 150, 59_941_862, 944_915_398_656)]
     lines = summary.table(rows).splitlines()
     assert lines[1].split() == [
         "swin_large_patch4_window12_384",
@@ -28,16 +43,24 @@ def test_the_table_puts_published_figures_beside_ours():
         "103.9G",
     ]
     assert lines[2].split()[-4:] == ["44,315,083", "-", "4.510G", "-"]
+    assert lines[3].split()[1:] == ["512x2048", "150", "59,941,862", "60M", "944.915G", "945.0G"]
 
 
 def test_json_prints_one_object_a_line_and_nothing_else():
     command = [sys.executable, "-m", "swin_jax.summary", "--json"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True)
     rows = [json.loads(line) for line in printed.stdout.splitlines()]
-    assert [row["model"] for row in rows] == list(model_names())
+    assert [row["model"] for row in rows] == [*model_names(), *segmenter_names()]
     assert {tuple(row) for row in rows} == {("model", "image_size", "classes", "params", "macs")}
     assert rows[0]["params"] == 28_288_354
     assert printed.stderr == ""
+    # UperNet with 150 classes and its auxiliary head at 512 x 2048: exact parameters, MACs as published.
+    segmenters = {row["model"]: row for row in rows[len(model_names()) :]}
+    for name, (params, macs) in SEGMENTERS.items():
+        row = segmenters.pop(name)
+        assert (row["params"], row["classes"], row["image_size"]) == (params, 150, [512, 2048])
+        assert abs(row["macs"] / macs - 1) < 5e-4
+    assert not segmenters
 
 
 def test_an_argument_is_refused():

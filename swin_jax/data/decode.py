@@ -45,20 +45,22 @@ Image.init()
 
 
 class UnreadablePicture(ValueError):
-    """A picture that cannot be read or decoded.
+    """A picture, or what belongs to it, that cannot be read or decoded.
 
     Attributes:
       name: of the file or record.
       reason: in words.
+      what: it should have been.
     """
 
-    def __init__(self, name: str, reason: str):
-        super().__init__(name, reason)  # both in `args`, so that it crosses process boundaries
+    def __init__(self, name: str, reason: str, what: str = "a picture"):
+        super().__init__(name, reason, what)  # all in `args`, so that it crosses process boundaries
         self.name = name
         self.reason = reason
+        self.what = what
 
     def __str__(self) -> str:
-        return f"{self.name} cannot be read as a picture: {self.reason}"
+        return f"{self.name} cannot be read as {self.what}: {self.reason}"
 
 
 def decode_picture(data: bytes | np.ndarray, name: str) -> np.ndarray:
@@ -97,6 +99,25 @@ def decode_picture(data: bytes | np.ndarray, name: str) -> np.ndarray:
         raise UnreadablePicture(name, " ".join(str(error).split()) or type(error).__name__) from error
     except TOO_LARGE as error:
         raise UnreadablePicture(name, f"it is too large ({error})") from error
+
+
+def picture_size(data: bytes | np.ndarray, name: str) -> tuple[int, int]:
+    """(height, width) of what `decode_picture` would give, from the file's header alone.
+
+    Raises:
+      UnreadablePicture: there is no such header.
+    """
+    if isinstance(data, np.ndarray):
+        return int(data.shape[0]), int(data.shape[1])
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            width, height = picture.size
+            turned = picture.format != "TIFF" and exif_orientation(picture.info.get("exif", b"")) > 4
+            if picture.format == "TIFF":  # Pillow turns it when it loads
+                width, height = decode_picture(data, name).shape[1::-1]
+            return (width, height) if turned else (height, width)
+    except (*DAMAGED, *TOO_LARGE) as error:
+        raise UnreadablePicture(name, " ".join(str(error).split()) or type(error).__name__) from error
 
 
 def _decode_fast(data: bytes, picture: Image.Image) -> np.ndarray | None:

@@ -1,4 +1,4 @@
-"""What becomes of one record: a picture of fixed size and its label.
+"""What becomes of one record, for classification: a picture of fixed size and its label.
 
 Example functions travel into worker processes, so they are plain frozen data. They draw from the generator they
 are given and from nothing else.
@@ -25,6 +25,15 @@ class Example(Protocol):
     """Makes a row of a batch from a record. Raises UnreadablePicture where the record's picture is damaged."""
 
     def __call__(self, record: Record, rng: np.random.Generator) -> Row: ...
+
+
+@runtime_checkable
+class BucketedExample(Example, Protocol):
+    """One whose rows have shapes that depend on the picture's size: evaluation batches equal ones together."""
+
+    def bucket(self, record: Record) -> tuple[int, ...]:
+        """What decides the shapes of the record's row, from its header alone; larger pictures give larger tuples."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,23 +8,27 @@ in order, and they are joined into batches afterwards.
 
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from swin_jax.data import reading
 from swin_jax.data.decode import UnreadablePicture
-from swin_jax.data.examples import Example
-from swin_jax.data.plan import plan
+from swin_jax.data.examples import BucketedExample, Example
+from swin_jax.data.plan import eval_plan, plan
 from swin_jax.data.rows import EvalRows, TrainRows
 from swin_jax.data.sources.base import Source
 
-__all__ = ["eval_batches", "plan", "row_fields", "train_batches"]
+__all__ = ["Buckets", "eval_batches", "find_buckets", "plan", "row_fields", "train_batches"]
 
 log = logging.getLogger(__name__)
 
 Batch = dict[str, np.ndarray]
 """Field name -> array whose first axis is this host's rows."""
+
+Buckets = list[tuple[int, ...]]
+"""One for each example of a source: examples of equal buckets have rows of equal shapes."""
 
 
 def train_batches(
@@ -91,20 +95,19 @@ def _train_batches(rows: TrainRows, *, workers: int, threads: int, max_unreadabl
             if picture.name in seen:
                 continue
             seen.add(picture.name)
-            error = UnreadablePicture(picture.name, picture.reason)
+            error = picture.error
             if len(seen) > max_unreadable:
                 raise _too_many(error, len(seen)) if max_unreadable else error
             log.warning("%s; replaced (%d of at most %d)", error, len(seen), max_unreadable)
         if not batch:
-            raise UnreadablePicture(
-                unreadable[-1].name, f"{unreadable[-1].reason}; no replacement was readable"
-            )
+            name, reason, what = unreadable[-1]
+            raise UnreadablePicture(name, f"{reason}; no replacement was readable", what)
         yield batch
 
 
 def _too_many(error: UnreadablePicture, count: int) -> UnreadablePicture:
     return UnreadablePicture(
-        error.name, f"{error.reason}; it is unreadable picture {count}, allowed are {count - 1}"
+        error.name, f"{error.reason}; it is unreadable picture {count}, allowed are {count - 1}", error.what
     )
 
 
@@ -117,17 +120,24 @@ def eval_batches(
     hosts: int = 1,
     workers: int = 0,
     threads: int = 2,
+    buckets: Buckets | None = None,
 ) -> Iterator[Batch]:
-    """This host's rows of a pass over all examples, in order, each exactly once.
+    """This host's rows of a pass over all examples, each exactly once, in order within a bucket.
 
-    Every host gets the same number of batches. The last global batch is padded with rows of zeros whose `valid` is
-    False. Arguments, fields and errors as `train_batches`, without `replaced`; any unreadable picture is an error.
+    Every host gets the same number of batches. The last global batch of a bucket is padded with rows of zeros whose
+    `valid` is False. Arguments, fields and errors as `train_batches`, without `replaced`; any unreadable picture is
+    an error.
+
+    Args:
+      source, example, batch_size, host, hosts, workers, threads: as `train_batches`.
+      buckets: of `find_buckets`, to spare a second look at every picture; None looks.
     """
     _check(source, batch_size, hosts=hosts, host=host, workers=workers, threads=threads)
+    buckets = find_buckets(source, example, threads=threads) if buckets is None else buckets
     rows = EvalRows(
         source=source,
         example=example,
-        batch_size=batch_size,
+        plan=eval_plan(buckets, batch_size),
         first_row=host * (batch_size // hosts),
         num_rows=batch_size // hosts,
     )
@@ -137,8 +147,22 @@ def eval_batches(
 def _eval_batches(rows: EvalRows, *, workers: int, threads: int) -> Iterator[Batch]:
     for batch, unreadable in reading.batches(rows, workers=workers, threads=threads):
         for picture in unreadable:
-            raise UnreadablePicture(picture.name, picture.reason)
+            raise picture.error
         yield batch
+
+
+def find_buckets(source: Source, example: Example, *, threads: int = 2) -> Buckets:
+    """What decides the shapes of each example's row: the same for all where the rows of `example` have one shape.
+
+    Otherwise every record is read and its picture's header looked at, which takes a moment for each thousand.
+
+    Raises:
+      UnreadablePicture: a picture has no header.
+    """
+    if not isinstance(example, BucketedExample):
+        return [()] * len(source)
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(lambda index: example.bucket(source[index]), range(len(source))))
 
 
 def check_repeats(repeats: int) -> None:

@@ -6,6 +6,8 @@ the end of one and the start of the next and no example is dropped. The position
 size is reached at once and in no memory.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 ROUNDS = 6
@@ -72,6 +74,23 @@ def _mix(numbers: np.ndarray) -> np.ndarray:
     numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return numbers ^ (numbers >> np.uint64(31))
+
+
+def eval_plan(buckets: Sequence[tuple[int, ...]], batch_size: int) -> np.ndarray:
+    """The batches of a pass over all examples, each exactly once: indices int64 [batches, batch_size], -1 for none.
+
+    A batch holds examples of one bucket (`buckets[index]`, what decides the shapes of a row) in their order; the
+    largest bucket comes first, so that what does not fit into memory shows at once.
+    """
+    members: dict[tuple[int, ...], list[int]] = {}
+    for index, bucket in enumerate(buckets):
+        members.setdefault(bucket, []).append(index)
+    batches = []
+    for bucket in sorted(members, reverse=True):
+        indices = np.asarray(members[bucket], np.int64)
+        padding = np.full(-len(indices) % batch_size, -1, np.int64)
+        batches.append(np.concatenate([indices, padding]).reshape(-1, batch_size))
+    return np.concatenate(batches) if batches else np.zeros((0, batch_size), np.int64)
 
 
 def generator(seed: int, purpose: int, position: int) -> np.random.Generator:

@@ -19,6 +19,11 @@ class Unreadable(NamedTuple):
 
     name: str
     reason: str
+    what: str
+
+    @property
+    def error(self) -> UnreadablePicture:
+        return UnreadablePicture(*self)
 
 
 class Chunk(NamedTuple):
@@ -95,7 +100,7 @@ class TrainRows:
             try:
                 row = self.example(self.source[index], plan.generator(self.seed, plan.DRAWS, position))
             except UnreadablePicture as error:
-                unreadable.append(Unreadable(error.name, error.reason))
+                unreadable.append(Unreadable(*error.args))
                 index = int(candidates.integers(len(self.source)))
                 continue
             return _marked(row, index, valid=True) | {"replaced": np.asarray(index != planned)}
@@ -104,33 +109,35 @@ class TrainRows:
 
 @dataclasses.dataclass(frozen=True)
 class EvalRows:
-    """All examples in order, then padding. See `pipeline.eval_batches`; attributes as `TrainRows`."""
+    """The rows of an evaluation plan. See `pipeline.eval_batches`; attributes as `TrainRows`.
+
+    Attributes:
+      plan: of `plan.eval_plan`, int64 [batches, batch_size]: indices of the source, -1 for padding.
+    """
 
     source: Source
     example: Example
-    batch_size: int
+    plan: np.ndarray
     first_row: int
     num_rows: int
 
     @property
     def num_batches(self) -> int:
-        return -(-len(self.source) // self.batch_size)
+        return len(self.plan)
 
     def chunk(self, batch: int, start: int, stop: int) -> Chunk:
-        first = batch * self.batch_size + self.first_row
-        indices = range(first + start, first + stop)
         rows: list[Row] = []
-        for index in indices:
-            valid = index < len(self.source)
+        for index in self.plan[batch, self.first_row + start : self.first_row + stop].tolist():
+            valid = index >= 0
             if not valid and rows and not rows[-1]["valid"]:
                 rows.append(rows[-1])
                 continue
-            # A padding row gets its shapes from some example.
-            index = index if valid else len(self.source) - 1
+            # A padding row gets its shapes from an example of its batch.
+            index = index if valid else int(self.plan[batch, 0])
             try:
                 row = self.example(self.source[index], plan.generator(0, plan.DRAWS, index))
             except UnreadablePicture as error:
-                return Chunk({}, [Unreadable(error.name, error.reason)])
+                return Chunk({}, [Unreadable(*error.args)])
             if not valid:
                 row = {name: np.zeros_like(value) for name, value in row.items()}
             rows.append(_marked(row, index if valid else 0, valid=valid))

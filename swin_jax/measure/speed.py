@@ -11,7 +11,7 @@ import numpy as np
 from swin_jax.measure.step import StepProgram
 from swin_jax.measure.timing import Spread, interleaved, ratios
 from swin_jax.measure.torch_peer import Peer
-from swin_jax.tasks.classification import Classification
+from swin_jax.tasks.task import Task
 from swin_jax.training.sharding import put_batch
 
 OURS = "swin_jax"
@@ -43,18 +43,21 @@ class Timing(NamedTuple):
     temporaries: int | None
 
 
-def inference(task: Classification, program: StepProgram) -> Contender:
+def inference(task: Task, program: StepProgram) -> Contender:
     """The model in evaluation mode on normalised pictures of random numbers."""
 
-    def logits(params: Any, images: jax.Array) -> Any:
-        return task.model.apply({"params": params}, images, train=False)
+    def logits(variables: Any, images: jax.Array) -> Any:
+        return task.model.apply(variables, images, train=False)
 
-    params = jax.jit(task.init)(jax.random.key(0))[0]
-    rows = program.batch["image"].shape[0]
-    draw = np.random.default_rng(0).standard_normal((rows, *task.image_size, 3), np.float32)
-    images = jax.device_put(jnp.asarray(draw), program.batch["image"].sharding)
-    compiled, seconds = _compiled(jax.jit(logits).lower(params, images))
-    return Contender(lambda: jax.block_until_ready(compiled(params, images)), seconds, _temporaries(compiled))
+    params, model_state = jax.jit(task.init)(jax.random.key(0))
+    variables = {"params": params, **model_state}
+    field = program.batch["image"]
+    draw = np.random.default_rng(0).standard_normal(field.shape, np.float32)
+    images = jax.device_put(jnp.asarray(draw), field.sharding)
+    compiled, seconds = _compiled(jax.jit(logits).lower(variables, images))
+    return Contender(
+        lambda: jax.block_until_ready(compiled(variables, images)), seconds, _temporaries(compiled)
+    )
 
 
 def training_step(state: Any, program: StepProgram) -> Contender:

@@ -11,7 +11,10 @@ from jax import Array
 from swin_jax.ops.window_attention import implementation_names
 
 if TYPE_CHECKING:
+    from swin_jax.models.resnet import ResNet
     from swin_jax.models.swin import SwinTransformer
+    from swin_jax.models.upernet import UperNet
+    from swin_jax.models.vit import VisionTransformer
 
 WINDOW_POLICIES = ("classification", "dense")
 
@@ -46,12 +49,11 @@ def check_swin(model: "SwinTransformer", remat_policies: Sequence[str]) -> None:
         _check_integer(field, getattr(model, field), least)
     for field in ("depths", "num_heads"):
         _check_integers(field, getattr(model, field), 1)
-    _check_integers("absolute_position_size", model.absolute_position_size, 1)
+    _check_position_size(model.absolute_position_size)
     _check_stages(model)
     for field in ("drop_path_rate", "drop_rate", "attn_drop_rate"):
         _check_rate(field, getattr(model, field))
-    if not isinstance(model.mlp_ratio, int | float) or model.mlp_ratio <= 0:
-        raise ValueError(f"mlp_ratio must be a number above 0, got {model.mlp_ratio!r}")
+    _check_mlp_ratio(model.mlp_ratio)
     for field in ("dtype", "param_dtype"):
         _check_float_type(field, getattr(model, field))
     check_choice("window_policy", model.window_policy, WINDOW_POLICIES)
@@ -63,6 +65,54 @@ def check_swin(model: "SwinTransformer", remat_policies: Sequence[str]) -> None:
     if model.remat is not None:
         check_choice("remat", model.remat, remat_policies)
     check_choice("implementation", model.implementation, implementation_names())
+
+
+def check_resnet(model: "ResNet") -> None:
+    """Raises ValueError if a field of a `ResNet` makes no sense or fields do not fit together."""
+    _check_integer("num_classes", model.num_classes, 0)
+    for field in ("groups", "width_per_group"):
+        _check_integer(field, getattr(model, field), 1)
+    for field in ("depths", "strides", "dilations"):
+        _check_integers(field, getattr(model, field), 1)
+        _check_one_per_stage(field, getattr(model, field), model.depths)
+    _check_frozen_stages(model.frozen_stages, len(model.depths))
+    _check_out_indices(model.out_indices, len(model.depths))
+    for field in ("dtype", "param_dtype"):
+        _check_float_type(field, getattr(model, field))
+
+
+def check_vit(model: "VisionTransformer") -> None:
+    """Raises ValueError if a field of a `VisionTransformer` makes no sense or fields do not fit together."""
+    for field, least in (
+        ("embed_dim", 1),
+        ("depth", 1),
+        ("num_heads", 1),
+        ("patch_size", 1),
+        ("num_classes", 0),
+    ):
+        _check_integer(field, getattr(model, field), least)
+    if model.embed_dim % model.num_heads:
+        raise ValueError(f"num_heads must divide the {model.embed_dim} channels, got {model.num_heads}")
+    if model.features_only and model.patch_size != 16:
+        raise ValueError(f"patch_size must be 16 for maps at strides 4 to 32, got {model.patch_size}")
+    _check_mlp_ratio(model.mlp_ratio)
+    _check_rate("drop_path_rate", model.drop_path_rate)
+    _check_position_size(model.absolute_position_size)
+    for field in ("dtype", "param_dtype"):
+        _check_float_type(field, getattr(model, field))
+
+
+def check_upernet(model: "UperNet") -> None:
+    """Raises ValueError if a field of a `UperNet` makes no sense."""
+    for field in ("num_classes", "channels", "auxiliary_channels", "auxiliary_convs"):
+        _check_integer(field, getattr(model, field), 1)
+    _check_integers("pool_scales", model.pool_scales, 1)
+    if len(set(model.pool_scales)) < len(model.pool_scales):
+        raise ValueError(f"pool_scales must differ from each other, got {model.pool_scales!r}")
+    _check_integer("auxiliary_index", model.auxiliary_index, 0)
+    if model.auxiliary_index > 3:
+        raise ValueError(f"auxiliary_index must be 0 to 3, one of the four maps, got {model.auxiliary_index}")
+    _check_rate("head_drop_rate", model.head_drop_rate)
 
 
 def _check_integer(field: str, value: object, least: int) -> None:
@@ -92,29 +142,44 @@ def _check_rate(field: str, value: object) -> None:
 
 
 def _check_stages(model: "SwinTransformer") -> None:
-    stages = len(model.depths)
-    if len(model.num_heads) != stages:
-        raise ValueError(
-            f"num_heads must have one entry per stage: depths {tuple(model.depths)} has {stages}, "
-            f"num_heads {tuple(model.num_heads)} has {len(model.num_heads)}"
-        )
+    _check_one_per_stage("num_heads", model.num_heads, model.depths)
     for index, heads in enumerate(model.num_heads):
         channels = model.embed_dim * 2**index
         if channels % heads:
             raise ValueError(
                 f"num_heads[{index}] must divide the {channels} channels of stage {index}, got {heads}"
             )
-    if len(model.absolute_position_size) != 2:
+    _check_frozen_stages(model.frozen_stages, len(model.depths) + 1)
+    _check_out_indices(model.out_indices, len(model.depths))
+
+
+def _check_one_per_stage(field: str, values: Sequence[int], depths: Sequence[int]) -> None:
+    if len(values) != len(depths):
         raise ValueError(
-            f"absolute_position_size must be (height, width), got {model.absolute_position_size!r}"
+            f"{field} must have one entry per stage: depths {tuple(depths)} has {len(depths)}, "
+            f"{field} {tuple(values)} has {len(values)}"
         )
-    if not isinstance(model.frozen_stages, int) or not -1 <= model.frozen_stages <= stages + 1:
-        raise ValueError(
-            f"frozen_stages must be an integer from -1 to {stages + 1}, got {model.frozen_stages!r}"
-        )
-    if model.out_indices is not None:
-        _check_integers("out_indices", model.out_indices, 0)
-        if list(model.out_indices) != sorted(set(model.out_indices)) or max(model.out_indices) >= stages:
-            raise ValueError(
-                f"out_indices must be ascending stages below {stages}, got {tuple(model.out_indices)}"
-            )
+
+
+def _check_mlp_ratio(value: object) -> None:
+    if not isinstance(value, int | float) or value <= 0:
+        raise ValueError(f"mlp_ratio must be a number above 0, got {value!r}")
+
+
+def _check_position_size(value: Sequence[int]) -> None:
+    _check_integers("absolute_position_size", value, 1)
+    if len(value) != 2:
+        raise ValueError(f"absolute_position_size must be (height, width), got {value!r}")
+
+
+def _check_frozen_stages(value: object, most: int) -> None:
+    if not isinstance(value, int) or not -1 <= value <= most:
+        raise ValueError(f"frozen_stages must be an integer from -1 to {most}, got {value!r}")
+
+
+def _check_out_indices(indices: Sequence[int] | None, stages: int) -> None:
+    if indices is None:
+        return
+    _check_integers("out_indices", indices, 0)
+    if list(indices) != sorted(set(indices)) or max(indices) >= stages:
+        raise ValueError(f"out_indices must be ascending stages below {stages}, got {tuple(indices)}")

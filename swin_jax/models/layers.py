@@ -126,13 +126,13 @@ def drop_path_scales(
 
 
 def scale_examples(
-    x: Float[Array, "batch height width channels"], scale: Float[Array, " batch"] | None
-) -> Float[Array, "batch height width channels"]:
+    x: Float[Array, "batch *positions channels"], scale: Float[Array, " batch"] | None
+) -> Float[Array, "batch *positions channels"]:
     """Multiplies each example by its factor. None multiplies nothing."""
     if scale is None:
         return x
     # The factor stays float32: rounded to bfloat16 it would scale the kept branches wrongly.
-    return (x * scale[:, None, None, None]).astype(x.dtype)
+    return (x * scale.reshape(-1, *(1,) * (x.ndim - 1))).astype(x.dtype)
 
 
 class PatchProjection(TypedModule):
@@ -208,8 +208,8 @@ class Mlp(TypedModule):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch height width channels"], train: bool
-    ) -> Float[Array, "batch height width channels"]:
+        self, x: Float[Array, "batch *positions channels"], train: bool
+    ) -> Float[Array, "batch *positions channels"]:
         hidden = gelu(Dense(self.hidden, name="fc1", **self.types)(x))
         hidden = nn.Dropout(self.drop_rate, deterministic=not train)(hidden)
         out = Dense(x.shape[-1], name="fc2", **self.types)(hidden)

@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Integer
 
 
 def smoothed_cross_entropy(
@@ -28,6 +28,36 @@ def mixed_cross_entropy(
     log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
     own, other = _at(log_probabilities, labels), _at(log_probabilities, partners)
     return _smoothed(log_probabilities, shares * own + (1.0 - shares) * other, smoothing)
+
+
+def pixel_cross_entropy(
+    logits: Float[Array, "batch height width classes"],
+    labels: Integer[Array, "batch height width"],
+    *,
+    ignore: int = 255,
+) -> Float[Array, "batch height width"]:
+    """Cross-entropy of every pixel in f32, 0 where the label is `ignore`."""
+    logits = logits.astype(jnp.float32)
+    # A comparison, not a gather: the gradient of a gather is a scatter over all logits.
+    of_label = labels[..., None].astype(jnp.int32) == jnp.arange(logits.shape[-1])[None, None, None]
+    chosen = jnp.sum(jnp.where(of_label, logits, 0.0), axis=-1)
+    return jnp.where(labels == ignore, 0.0, jax.nn.logsumexp(logits, axis=-1) - chosen)
+
+
+def segmentation_cross_entropy(
+    logits: Float[Array, "batch height width classes"],
+    labels: Integer[Array, "batch height width"],
+    *,
+    avg_non_ignore: bool = False,
+    ignore: int = 255,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """`pixel_cross_entropy` as the numerator and the denominator of its mean.
+
+    The published segmenters divide by the number of all pixels, ignored ones included (OpenMMLab's
+    `avg_non_ignore=False`); with True only pixels with a label count, and a batch without any has denominator 0.
+    """
+    counted = jnp.sum(labels != ignore) if avg_non_ignore else labels.size
+    return jnp.sum(pixel_cross_entropy(logits, labels, ignore=ignore)), jnp.float32(counted)
 
 
 def _at(

@@ -30,6 +30,10 @@ class Classification:
         augmentation: what training pictures undergo.
     """
 
+    predict_fields = ("image",)
+    best_metric = "top1"
+    panels = pictures.CLASSIFICATION_PANELS
+
     def __init__(
         self,
         *,
@@ -214,6 +218,9 @@ class ClassificationScorer:
             "mean_class_accuracy": float(np.nanmean(self.per_class())),
             "examples": float(len(ranks)),
         }
+
+    def by_class(self) -> dict[str, dict[str, float]]:
+        return {"accuracy": dict(zip(self.class_names, self.per_class().tolist(), strict=True))}
 
     def draw(self) -> dict[str, np.ndarray]:
         """The accuracy of each class and, up to some thousand classes, the confusion matrix."""

@@ -1,10 +1,12 @@
 """What a task is: the only thing in which classification, segmentation and detection differ."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
+
+from swin_jax.tasks.pictures import Panel
 
 Batch = Mapping[str, jax.Array]
 Predictions = Mapping[str, jax.Array]
@@ -27,6 +29,9 @@ class Scorer(Protocol):
     def add(self, batch: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray]) -> None: ...
     def merge(self, other: Any) -> None: ...  # another one of the same kind
     def result(self) -> dict[str, float]: ...
+    def by_class(
+        self,
+    ) -> dict[str, dict[str, float]]: ...  # measure -> class -> value, NaN where there is none
     def draw(self) -> dict[str, np.ndarray]: ...  # name -> uint8 [H, W, 3]
 
 
@@ -35,8 +40,28 @@ class Task(Protocol):
     """Everything the training loop and the evaluator ask of a task."""
 
     @property
+    def model(self) -> Any:
+        """The module whose parameters it trains; it says of a path `frozen(path)` and `layer_of(path)`."""
+        ...
+
+    @property
     def batch_fields(self) -> Mapping[str, tuple[tuple[int, ...], str]]:
-        """The fields it reads: name -> (shape of a row, dtype)."""
+        """The fields of a training batch that it reads: name -> (shape of a row, dtype)."""
+        ...
+
+    @property
+    def predict_fields(self) -> Sequence[str]:
+        """The fields of an evaluation batch that `views` and `predict` read."""
+        ...
+
+    @property
+    def best_metric(self) -> str:
+        """What an evaluation ranks checkpoints by; higher is better."""
+        ...
+
+    @property
+    def panels(self) -> Sequence[Panel]:
+        """What the curves of a run show."""
         ...
 
     def init(self, key: jax.Array) -> tuple[Any, Any]:

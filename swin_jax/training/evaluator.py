@@ -71,7 +71,7 @@ def evaluate_each(
             samples[name].add(batch, on_host)
 
     for batch in batches:
-        rows = put_batch({field: batch[field] for field in task.batch_fields}, mesh)
+        rows = put_batch({field: batch[field] for field in task.predict_fields}, mesh)
         predictions = {name: predict_step(*given, rows) for name, given in variables.items()}
         if waiting is not None:
             score(*waiting)

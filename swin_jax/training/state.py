@@ -74,12 +74,18 @@ def _create(
     )
 
 
-def begin_with(state: TrainState, params: Any, shardings: TrainState) -> TrainState:
-    """A fresh state that begins with these parameters, as does its average, if it has one."""
+def begin_with(
+    state: TrainState, params: Any, shardings: TrainState, *, model_state: Any = None
+) -> TrainState:
+    """A fresh state that begins with these parameters (and model state, unless None), as does its average."""
+    model_state = state.model_state if model_state is None else model_state
     if state.ema_params is None:
-        return dataclasses.replace(state, params=params)
-    average = jax.jit(averages.begin, out_shardings=shardings.ema_params)(params)
-    return dataclasses.replace(state, params=params, ema_params=average)
+        return dataclasses.replace(state, params=params, model_state=model_state)
+    places = shardings.ema_params, shardings.ema_model_state
+    average, average_state = jax.jit(averages.begin, out_shardings=places)((params, model_state))
+    return dataclasses.replace(
+        state, params=params, model_state=model_state, ema_params=average, ema_model_state=average_state
+    )
 
 
 Batch = Mapping[str, jax.Array]

@@ -26,11 +26,13 @@ class Fitted:
       params: our path -> float32 array of the shape the model has.
       fresh: paths of the model that the weights have nothing for and may lack; they keep their first values.
       notes: what was done beside copying, a clause each.
+      statistics: our path -> float32 array of the running statistics of batch norms, where the weights have them.
     """
 
     params: dict[str, np.ndarray]
     fresh: tuple[str, ...]
     notes: tuple[str, ...]
+    statistics: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 def fit(

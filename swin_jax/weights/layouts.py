@@ -33,6 +33,12 @@ LEAVES: dict[str, tuple[tuple[str, str, Kind], ...]] = {
     "joined": (("/kernel", ".weight", JOINED_LINEAR), ("/bias", ".bias", JOINED_VECTOR)),
     "convolution": (("/kernel", ".weight", CONVOLUTION), ("/bias", ".bias", SAME)),
     "norm": (("/scale", ".weight", SAME), ("/bias", ".bias", SAME)),
+    "batch_norm": (
+        ("/scale", ".weight", SAME),
+        ("/bias", ".bias", SAME),
+        ("/mean", ".running_mean", SAME),
+        ("/var", ".running_var", SAME),
+    ),
     "unfold_linear": (("/kernel", ".weight", UNFOLD_LINEAR),),
     "unfold_norm": (("/scale", ".weight", UNFOLD_VECTOR), ("/bias", ".bias", UNFOLD_VECTOR)),
     "table": (("", "", SAME),),

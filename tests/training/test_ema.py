@@ -23,6 +23,10 @@ class Regression:
     """Least squares with a running mean of the inputs, a counter and half-precision parameters."""
 
     batch_fields: Mapping[str, Any] = {"x": ((128,), "float32")}
+    predict_fields = ("x",)
+    best_metric = "square"
+    panels = ()
+    model = None
 
     def init(self, key: jax.Array) -> tuple[Any, Any]:
         params = {"kernel": jax.random.normal(key, (128, WIDE)), "bias": jnp.zeros(WIDE, jnp.bfloat16)}

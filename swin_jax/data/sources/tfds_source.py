@@ -24,8 +24,10 @@ NAME_FIELDS = ("file_name", "image/filename", "filename", "id")
 CHECKED = 16  # records that are looked at when a source is opened
 
 
-class TfdsSource:
-    """One split of a prepared tfds builder. Pictures stay encoded."""
+class TfdsRecords:
+    """The examples of one split of a prepared tfds builder, as they are stored: pictures stay encoded."""
+
+    class_names: tuple[str, ...] = ()
 
     def __init__(self, builder: tfds.core.DatasetBuilder, split: str, kind: str):
         """
@@ -35,40 +37,19 @@ class TfdsSource:
           kind: how the data set is called in messages and in `identity`.
 
         Raises:
-          ValueError: the split is unknown, or the set has no picture with a class.
+          ValueError: the split is unknown.
         """
         self._kind, self._split = kind, split
-        features: Any = builder.info.features
-        self._image, self._label = _picture_and_class(features, kind)
-        self._several = self._label == SEVERAL_LABELS
-        self._name = next((field for field in NAME_FIELDS if field in features), None)
+        names: Any = builder.info.features
+        self._name = next((field for field in NAME_FIELDS if field in names), None)
         self._data = _open(builder, split, kind)
-        label = features[self._label]
-        self.class_names = tuple((label.feature if self._several else label).names)
-        some = [self[index] for index in spread(CHECKED, len(self))]
-        labels = [record["label"] for record in some]
-        check_labels(labels, len(self.class_names), f"{kind}, split {split},")
-        # Not of shards: how many there are changes no example and not their order.
-        self._sample = digest(
-            [record["name"] for record in some],
-            np.asarray(labels, np.int64),
-            *(record["image"] for record in some),
-        )
 
     @property
     def identity(self) -> str:
         return f"{self._kind}:{self._split}:{len(self.class_names)} classes:{len(self)}"
 
-    @property
-    def fingerprint(self) -> str:
-        """Of the set's full name, split, classes and count, and of a few whole examples."""
-        return digest(self.identity, self.class_names, self._sample)
-
     def __len__(self) -> int:
         return len(self._data)
-
-    def __getitem__(self, index: int) -> Record:
-        return self.record(index, self.features(index))
 
     def features(self, index: int) -> Features:
         """The stored values of an example, undecoded, by flat feature name ("objects/bbox").
@@ -82,14 +63,56 @@ class TfdsSource:
         except (RuntimeError, OSError, DecodeError) as error:  # ArrayRecord raises the first
             raise UnreadablePicture(self._record_name(index), " ".join(str(error).split())) from error
 
+    def name(self, index: int, features: Features) -> str:
+        """Of the record, and of its file where the set keeps that."""
+        name = self._record_name(index)
+        if self._name is not None and features[self._name].bytes_list.value:
+            name += f" ({features[self._name].bytes_list.value[0].decode(errors='replace')})"
+        return name
+
+    def _record_name(self, index: int) -> str:
+        return f"{self._kind}, split {self._split}, record {index}"
+
+
+class TfdsSource(TfdsRecords):
+    """Pictures with a class each."""
+
+    def __init__(self, builder: tfds.core.DatasetBuilder, split: str, kind: str):
+        """Arguments and errors as `TfdsRecords`.
+
+        Raises:
+          ValueError: the set has no picture with a class.
+        """
+        super().__init__(builder, split, kind)
+        features: Any = builder.info.features
+        self._image, self._label = _picture_and_class(features, kind)
+        self._several = self._label == SEVERAL_LABELS
+        label = features[self._label]
+        self.class_names = tuple((label.feature if self._several else label).names)
+        some = [self[index] for index in spread(CHECKED, len(self))]
+        labels = [record["label"] for record in some]
+        check_labels(labels, len(self.class_names), f"{kind}, split {split},")
+        # Not of shards: how many there are changes no example and not their order.
+        self._sample = digest(
+            [record["name"] for record in some],
+            np.asarray(labels, np.int64),
+            *(record["image"] for record in some),
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the set's full name, split, classes and count, and of a few whole examples."""
+        return digest(self.identity, self.class_names, self._sample)
+
+    def __getitem__(self, index: int) -> Record:
+        return self.record(index, self.features(index))
+
     def record(self, index: int, features: Features) -> Record:
         """Picture, label and name out of an example's stored values.
 
         Where an example has any number of labels, `accepted` bool [classes] marks them, and `label` is the first.
         """
-        name = self._record_name(index)
-        if self._name is not None and features[self._name].bytes_list.value:
-            name += f" ({features[self._name].bytes_list.value[0].decode(errors='replace')})"
+        name = self.name(index, features)
         image, label = features[self._image].bytes_list.value, features[self._label].int64_list.value
         if len(image) != 1 or (len(label) != 1 and not self._several):
             raise UnreadablePicture(
@@ -101,16 +124,30 @@ class TfdsSource:
         accepted[list(label)] = True
         return {"image": image[0], "label": label[0] if label else -1, "accepted": accepted, "name": name}
 
-    def _record_name(self, index: int) -> str:
-        return f"{self._kind}, split {self._split}, record {index}"
-
 
 def open_tfds(name: str, split: str, *, root: str | None = None) -> TfdsSource:
     """One split of a prepared tfds data set.
 
     Args:
-      name: as tfds writes it, with config and version where wanted: "imagenet2012", "imagenet_resized/64x64:0.1.0".
+      name: of `open_builder`.
       split: e.g. "train" or "validation"; "" for the only one.
+      root: of `open_builder`.
+
+    Raises:
+      ValueError: as `open_builder`, and if there is no such split, or no picture with a class.
+    """
+    builder, kind = open_builder(name, root=root)
+    splits = sorted(builder.info.splits)
+    if not split and len(splits) != 1:
+        raise ValueError(f"{kind} has the splits {', '.join(splits)}; name one")
+    return TfdsSource(builder, split or splits[0], kind=kind)
+
+
+def open_builder(name: str, *, root: str | None = None) -> tuple[tfds.core.DatasetBuilder, str]:
+    """A prepared tfds data set, and how it is called.
+
+    Args:
+      name: as tfds writes it, with config and version where wanted: "imagenet2012", "imagenet_resized/64x64:0.1.0".
       root: tfds data directory; None is tfds's own default (~/tensorflow_datasets, or $TFDS_DATA_DIR).
 
     Raises:
@@ -132,10 +169,7 @@ def open_tfds(name: str, split: str, *, root: str | None = None) -> TfdsSource:
             "add an ArrayRecord copy, where TensorFlow is installed, with: tfds convert_format "
             f"--dataset_version_dir={builder.data_dir} --out_file_format=array_record"
         )
-    kind, splits = f"tfds:{builder.info.full_name}", sorted(builder.info.splits)
-    if not split and len(splits) != 1:
-        raise ValueError(f"{kind} has the splits {', '.join(splits)}; name one")
-    return TfdsSource(builder, split or splits[0], kind=kind)
+    return builder, f"tfds:{builder.info.full_name}"
 
 
 def _not_prepared(name: str, options: Mapping[str, str]) -> str:

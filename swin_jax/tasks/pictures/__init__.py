@@ -1,4 +1,6 @@
-"""The pictures a person looks at: curves, confusion, class bars, contact sheets, attention. The only place that draws.
+"""The pictures a person looks at: curves, confusion, class bars, contact sheets, attention, maps.
+
+The only place that draws.
 
 Every function returns uint8 `[H, W, 3]`; `png` makes a file of it. Nothing here touches matplotlib's global
 state, so pictures may be drawn from any thread and next to anyone else's figures.
@@ -11,11 +13,13 @@ from PIL import Image
 
 from swin_jax.tasks.pictures.attention import AttentionMaps, attention_sheet
 from swin_jax.tasks.pictures.classes import class_bars, confusion
-from swin_jax.tasks.pictures.run_curves import CLASSIFICATION_PANELS, Panel, curves
+from swin_jax.tasks.pictures.maps import grey_png, map_sheet, overlay, palette_png, with_legend
+from swin_jax.tasks.pictures.run_curves import CLASSIFICATION_PANELS, SEGMENTATION_PANELS, Panel, curves
 from swin_jax.tasks.pictures.sheets import contact_sheet
 
 __all__ = [
     "CLASSIFICATION_PANELS",
+    "SEGMENTATION_PANELS",
     "AttentionMaps",
     "Panel",
     "attention_sheet",
@@ -23,7 +27,12 @@ __all__ = [
     "confusion",
     "contact_sheet",
     "curves",
+    "grey_png",
+    "map_sheet",
+    "overlay",
+    "palette_png",
     "png",
+    "with_legend",
 ]
 
 

@@ -76,7 +76,7 @@ def class_bars(
         order = np.concatenate(ends)
         # An empty line stands for the classes between.
         places = [*range(len(ends[0])), *range(len(ends[0]) + 1, len(order) + 1)]
-        title = f"{title}: the {most // 2} lowest and {most - most // 2} highest of {len(values)} classes"
+        title = f"{title}: the {most // 2} lowest and {most - most // 2} highest of {len(known)} classes"
     order, places = order[:most], places[:most]
     figure = new_figure(width=7.0, height=1.3 + 0.24 * len(order), title=title)
     axes = add_axes(figure, 1, 1, 1)

@@ -44,6 +44,20 @@ CLASSIFICATION_PANELS = (
     Panel("images per second", {"images_per_second": ""}),
 )
 
+SEGMENTATION_PANELS = (
+    Panel("loss", {"loss": "with auxiliary", "decode_loss": "decode head"}),
+    Panel(
+        "evaluation",
+        {
+            "eval/miou": "mean IoU",
+            "eval/pixel_accuracy": "pixel accuracy",
+            "eval/mean_class_accuracy": "mean class accuracy",
+        },
+        "percent",
+    ),
+    *CLASSIFICATION_PANELS[2:],
+)
+
 
 def curves(
     records: Sequence[Mapping[str, Any]], *, title: str = "", panels: Sequence[Panel] = CLASSIFICATION_PANELS

@@ -1,0 +1,92 @@
+"""Segmentation models by name: UperNet on the backbones of the paper's table 3."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+
+from swin_jax.models.checks import nearest
+from swin_jax.models.registry import BASE, LARGE, SMALL, TINY, Published
+from swin_jax.models.resnet import ResNet
+from swin_jax.models.swin import SwinTransformer
+from swin_jax.models.upernet import UperNet
+from swin_jax.models.vit import VisionTransformer
+
+PUBLISHED_SIZE = (512, 2048)
+"""Height and width of the picture that the published MACs are counted on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One registered segmenter: its backbone, that backbone's fields, and the figures of the published table."""
+
+    backbone: Callable[..., nn.Module]
+    fields: dict[str, Any]
+    published: Published
+
+
+def _swin(shape: dict[str, Any], window: int, *published: float) -> Entry:
+    fields = {**shape, "window_size": window, "window_policy": "dense", "features_only": True}
+    return Entry(SwinTransformer, fields, Published(*published))
+
+
+def _resnet(depths: tuple[int, ...], *published: float) -> Entry:
+    return Entry(ResNet, {"depths": depths, "features_only": True}, Published(*published))
+
+
+# Parameters and MACs at 512 x 2048 as printed: Liu et al. (2021), table 3, and the released models.
+SEGMENTERS: dict[str, Entry] = {
+    "upernet_swin_tiny": _swin(TINY, 7, 60e6, 945e9),
+    "upernet_swin_small": _swin(SMALL, 7, 81e6, 1038e9),
+    "upernet_swin_base": _swin(BASE, 7, 121e6, 1188e9),
+    "upernet_swin_large": _swin(LARGE, 7, 234e6),
+    "upernet_swin_base_window12": _swin(BASE, 12),
+    "upernet_swin_large_window12": _swin(LARGE, 12),
+    "upernet_resnet50": _resnet((3, 4, 6, 3)),
+    "upernet_resnet101": _resnet((3, 4, 23, 3), 86e6, 1029e9),
+    "upernet_deit_small": Entry(VisionTransformer, {"features_only": True}, Published(52e6, 1099e9)),
+}
+
+
+def segmenter_names() -> tuple[str, ...]:
+    """Every name of `create_segmenter`."""
+    return tuple(SEGMENTERS)
+
+
+def create_segmenter(name: str, num_classes: int = 150, **overrides: Any) -> UperNet:
+    """Makes a segmenter.
+
+    Args:
+      name: one of `segmenter_names()`.
+      num_classes: classes of a pixel; ADE20K has 150.
+      **overrides: fields of `UperNet` and of the name's backbone that differ; `dtype` and `param_dtype` hold for
+        both. The window sizes, depths and so on of the ablations are the backbone's.
+
+    Raises:
+      ValueError: if there is no such name or field (both naming the nearest), or if a value makes no sense.
+    """
+    if name not in SEGMENTERS:
+        raise ValueError(
+            f"no segmenter is called {name!r}; did you mean {nearest(name, segmenter_names())!r}? "
+            "(swin_jax.summary lists all)"
+        )
+    entry = SEGMENTERS[name]
+    of_head, of_backbone = _fields(UperNet) - {"backbone", "num_classes"}, _fields(entry.backbone)
+    for field in overrides:
+        if field not in of_head | of_backbone:
+            meant = nearest(field, sorted(of_head | of_backbone))
+            raise ValueError(f"segmenter {name!r} has no field {field!r}; did you mean {meant!r}?")
+    backbone = entry.backbone(**entry.fields | {k: v for k, v in overrides.items() if k in of_backbone})
+    return UperNet(backbone, num_classes, **{k: v for k, v in overrides.items() if k in of_head})
+
+
+def published(name: str) -> Published:
+    """The published figures of a segmenter, at 512 x 2048."""
+    return SEGMENTERS[name].published
+
+
+def _fields(module: Any) -> set[str]:
+    # What a segmenter needs of its backbone is no choice: four maps, no logits.
+    fixed = {"parent", "name", "num_classes", "features_only", "out_indices"}
+    return {field.name for field in dataclasses.fields(module)} - fixed

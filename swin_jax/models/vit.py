@@ -1,0 +1,187 @@
+"""Vision Transformer (Dosovitskiy et al., 2021) as trained by DeiT (Touvron et al., 2021): the paper's baseline.
+
+Parameter paths:
+
+    patch_embed/proj/{kernel [p,p,3,C], bias}     class_token [C], class_pos_embed [C]
+    absolute_pos_embed [rows, columns, C]         (interpolated for other picture sizes)
+    block{j}/norm1/{scale, bias}                  block{j}/norm2/{scale, bias}
+    block{j}/attn/qkv/{kernel [C,3C], bias}       block{j}/attn/proj/{kernel [C,C], bias}
+    block{j}/mlp/fc1/{kernel [C,4C], bias}        block{j}/mlp/fc2/{kernel [4C,C], bias}
+    norm/{scale, bias}, head/{kernel, bias}       or, with features_only, pyramid/...: see `models/necks.py`
+
+Random numbers while training come from one collection, "dropout".
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from swin_jax.models import checks
+from swin_jax.models.layers import (
+    Dense,
+    LayerNorm,
+    Mlp,
+    PatchEmbed,
+    TypedModule,
+    drop_path_scales,
+    scale_examples,
+    small_normal,
+)
+from swin_jax.models.necks import DeconvPyramid
+from swin_jax.ops.resize import resize_grid
+
+Tokens = Float[Array, "batch tokens channels"]
+Pyramid = tuple[Float[Array, "batch _ _ _"], ...]
+
+# ViTs are published with another epsilon than Swin.
+VitNorm = functools.partial(LayerNorm, epsilon=1e-6)
+
+
+class Attention(TypedModule):
+    """Multi-head self-attention of all tokens, softmax in float32."""
+
+    num_heads: int
+
+    @nn.compact
+    def __call__(self, x: Tokens) -> Tokens:
+        batch, tokens, channels = x.shape
+        qkv = Dense(3 * channels, name="qkv", **self.types)(x)
+        qkv = qkv.reshape(batch, tokens, 3, self.num_heads, channels // self.num_heads)
+        out = jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
+        return Dense(channels, name="proj", **self.types)(out.reshape(batch, tokens, channels))
+
+
+class VitBlock(TypedModule):
+    """Two residual branches: attention and MLP, each after a norm."""
+
+    num_heads: int
+    mlp_ratio: float
+
+    @nn.compact
+    def __call__(
+        self, x: Tokens, train: bool, branch_scales: Float[Array, "branches=2 batch"] | None = None
+    ) -> Tokens:
+        """`branch_scales` are one block's of `drop_path_scales`; None drops no branch."""
+        of_attention, of_mlp = (None, None) if branch_scales is None else branch_scales
+        branch = Attention(self.num_heads, name="attn", **self.types)(VitNorm(name="norm1", **self.types)(x))
+        x = x + scale_examples(branch, of_attention)
+        mlp = Mlp(int(x.shape[-1] * self.mlp_ratio), name="mlp", **self.types)
+        branch = mlp(VitNorm(name="norm2", **self.types)(x), train)
+        return x + scale_examples(branch, of_mlp)
+
+
+class VisionTransformer(TypedModule):
+    """ViT with a class token: normalised pictures `[B, H, W, 3]` to logits, or to maps at strides 4 to 32.
+
+    Attributes:
+      embed_dim: channels.
+      depth: blocks.
+      num_heads: attention heads.
+      patch_size: side of a patch in pixels.
+      mlp_ratio: hidden channels of the MLP per channel.
+      num_classes: outputs of the head; 0 leaves the class token `[B, C]`.
+      drop_path_rate: stochastic depth of the last block; grows linearly from 0 at the first.
+      absolute_position_size: (height, width) in pixels that the position embedding is made for.
+      features_only: return four maps through `DeconvPyramid` instead of logits; needs patches of 16.
+      constrain: applied to the tokens after the embedding and every block: the place for a sharding constraint.
+      dtype: type of activations and matrix products; norms, softmax and the head are float32.
+      param_dtype: type parameters are kept in.
+
+    Raises:
+      ValueError: when it is made, if a field makes no sense or fields do not fit together.
+    """
+
+    embed_dim: int = 384
+    depth: int = 12
+    num_heads: int = 6
+    patch_size: int = 16
+    mlp_ratio: float | int = 4.0
+    num_classes: int = 1000
+    drop_path_rate: float | int = 0.0
+    absolute_position_size: Sequence[int] = (224, 224)
+    features_only: bool = False
+    constrain: Callable[[Array], Array] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.absolute_position_size, list):
+            self.absolute_position_size = tuple(self.absolute_position_size)
+        checks.check_vit(self)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, images: Array | np.ndarray, train: bool = False) -> Array | Pyramid:
+        """Logits `[B, num_classes]` float32, or with `features_only` a tuple of maps `[B, h, w, C]`.
+
+        Args:
+          images: normalised pictures `[B, H, W, 3]`, RGB, of any float type and any height and width; filled up
+            with zeros to whole patches.
+          train: switches drop path on; with a rate above 0 it draws from the rng "dropout".
+
+        Raises:
+          ValueError: if `images` are not float pictures with 3 channels.
+        """
+        checks.check_images(images)
+        height, width = images.shape[1:3]
+        patches = PatchEmbed(self.embed_dim, self.patch_size, norm=False, name="patch_embed", **self.types)(
+            jnp.asarray(images)
+        )
+        batch, rows, columns, channels = patches.shape
+        x = self._constrained(self._with_class_token(patches))
+        rates = tuple(float(rate) for rate in np.linspace(0.0, self.drop_path_rate, self.depth))
+        drops = train and self.drop_path_rate > 0.0
+        scales = drop_path_scales(self.make_rng("dropout"), rates, batch) if drops else None
+        for index in range(self.depth):
+            block = VitBlock(self.num_heads, float(self.mlp_ratio), name=f"block{index}", **self.types)
+            x = self._constrained(block(x, train, None if scales is None else scales[index]))
+        if not self.features_only:
+            return self._head(x[:, 0])
+        x = VitNorm(name="norm", **self.types)(x[:, 1:]).reshape(batch, rows, columns, channels)
+        maps = DeconvPyramid(name="pyramid", **self.types)(x, train)
+        # What stands for the filling of the picture goes, so that a cell is where its number says.
+        return tuple(
+            value[:, : -(-height // stride), : -(-width // stride)]
+            for value, stride in zip(maps, (4, 8, 16, 32), strict=True)
+        )
+
+    @property
+    def num_layers(self) -> int:
+        """Number of values of `layer_of`: the embedding, every block, the head."""
+        return self.depth + 2
+
+    @nn.nowrap
+    def layer_of(self, path: str) -> int:
+        """The depth of a parameter, for layer-wise learning rates: the embeddings are 0, then every block is one."""
+        first = path.split("/")[0]
+        if first.startswith("block"):
+            return int(first.removeprefix("block")) + 1
+        embeds = ("patch_embed", "class_token", "class_pos_embed", "absolute_pos_embed")
+        return 0 if first in embeds else self.num_layers - 1
+
+    @nn.nowrap
+    def frozen(self, path: str) -> bool:
+        """Nothing is held."""
+        return False
+
+    def _with_class_token(self, patches: Float[Array, "batch rows columns channels"]) -> Tokens:
+        """The class token, then the patches row by row, each with its position."""
+        batch, rows, columns, channels = patches.shape
+        sides = tuple(-(-side // self.patch_size) for side in self.absolute_position_size)
+        position = self.param("absolute_pos_embed", small_normal, (*sides, channels), self.param_dtype)
+        token = self.param("class_token", small_normal, (channels,), self.param_dtype)
+        token = token + self.param("class_pos_embed", small_normal, (channels,), self.param_dtype)
+        patches = patches + resize_grid(position, rows, columns).astype(patches.dtype)[None]
+        first = jnp.broadcast_to(token.astype(patches.dtype)[None, None], (batch, 1, channels))
+        return jnp.concatenate([first, patches.reshape(batch, rows * columns, channels)], axis=1)
+
+    def _constrained(self, x: Tokens) -> Tokens:
+        return x if self.constrain is None else self.constrain(x)
+
+    def _head(self, token: Float[Array, "batch channels"]) -> Float[Array, "batch outputs"]:
+        in_float32 = {**self.types, "dtype": jnp.float32}
+        token = VitNorm(name="norm", **in_float32)(token)
+        return Dense(self.num_classes, name="head", **in_float32)(token) if self.num_classes else token
