@@ -40,6 +40,7 @@ SHRUNK = {
 SHRUNK_SEGMENTER = {
     "model.channels": 4,
     "model.auxiliary_channels": 4,
+    "model.pool_scales": (1, 2),
     "data.size": (16, 16),
     "data.scale": (64, 16),
     "batch_size": 2,
@@ -55,18 +56,31 @@ SHRUNK_BACKBONE = {
     "deit": {"model.depth": 1},
     "resnet": {"model.depths": (1, 1, 1, 1)},
 }
-# Names and durations, which no program depends on; nor does one on where its pictures come from. What pictures undergo
-# is compiled piece by piece in ops/augment and as a whole in training/test_state; both means of a segmenter's loss are
-# in tasks/test_segmentation.
+# What pictures undergo is slow to compile: the first of each task does, and it is compiled piece by piece in
+# ops/augment and as a whole in training/test_state.
+AUGMENTED = (("imagenet1k", "swin_tiny"), ("ade20k", "upernet_swin_tiny"))
+PLAIN = {
+    "augment.rand_augment": "",
+    "augment.erase_probability": 0.0,
+    "augment.mixup_alpha": 0.0,
+    "augment.cutmix_alpha": 0.0,
+    "augment.photometric": False,
+}
+# Names and durations, which no program depends on; nor does one on where its pictures come from. A schedule is a line
+# of a program and evaluated in the test of its sense; micro-batches are in training/test_state, both means of a
+# segmenter's loss in tasks/test_segmentation.
 NO_STRUCTURE = (
     "model.name",
     "init_from",
     "total",
     "evaluate_every",
+    "evaluate_batch_size",
     "checkpoint_every",
     "log_every",
+    "accumulation",
     "loss.mean",
 )
+NO_STRUCTURE_OF = ("data.", "augment.", "evaluation.", "schedule.")
 
 
 def load(path: Path) -> ModuleType:
@@ -88,6 +102,8 @@ def shrunk(path: Path, variant: str) -> configs.Config:
         config.update_from_flattened_dict(SHRUNK)
     else:
         config.update_from_flattened_dict(SHRUNK_SEGMENTER | SHRUNK_BACKBONE[backbone_of(config)])
+    if (path.stem, variant) not in AUGMENTED:
+        config.update_from_flattened_dict(PLAIN)
     return config.lock()
 
 
@@ -103,7 +119,7 @@ def structure(config: configs.Config) -> str:
             return {field: kept(f"{name}.{field}".strip("."), inner) for field, inner in value.items()}
         if name == "model.name" and config.task == "segmentation":
             return backbone_of(config)
-        if name in NO_STRUCTURE or name.startswith(("data.", "augment.", "evaluation.")):
+        if name in NO_STRUCTURE or name.startswith(NO_STRUCTURE_OF):
             return None
         return bool(value) if isinstance(value, float) else value
 
@@ -145,8 +161,6 @@ def test_structures_see_what_a_step_compiles_to() -> None:
         "optimizer.clip_norm": 0.0,
         "optimizer.name": "sgd",
         "model.drop_path_rate": 0.1,
-        "schedule.kind": "linear",
-        "accumulation": 2,
         "model.depths": (1,),
     }.items():
         changed = other.copy_and_resolve_references()

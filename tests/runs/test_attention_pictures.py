@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -52,7 +53,8 @@ def test_the_command_draws_each_picture(begun: Path, folder: Path, tmp_path: Pat
 def maps_of(opened: Run, shown: Shown) -> tuple[np.ndarray, dict[str, Any]]:
     images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), np.uint8)
     params, state = opened.load()
-    return images, attention_step(opened, shown)(params, state, put_batch({"image": images}, opened.mesh))
+    maps = attention_step(opened, shown)(params, state, put_batch({"image": images}, opened.mesh))
+    return images, jax.tree.map(local_rows, maps)
 
 
 def test_blocks_and_query_are_those_asked_for(begun: Path) -> None:
@@ -61,9 +63,7 @@ def test_blocks_and_query_are_those_asked_for(begun: Path) -> None:
     assert shown.query == (15, 4)
     assert [(of.window, of.shift) for of in shown.blocks.values()] == [(2, 0), (2, 1)]
     images, maps = maps_of(opened, shown)
-    plain, shifted = (
-        {name: local_rows(value) for name, value in maps[block].items()} for block in shown.blocks
-    )
+    plain, shifted = (maps[block] for block in shown.blocks)
     # The token (3, 1): of the lower left window, or of one that the shift made of the lower and the upper edge.
     assert [tuple(at) for at in np.argwhere(plain["window"][0])] == [(2, 0), (2, 1), (3, 0), (3, 1)]
     assert [tuple(at) for at in np.argwhere(shifted["window"][0])] == [(0, 1), (0, 2), (3, 1), (3, 2)]

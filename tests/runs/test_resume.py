@@ -21,6 +21,8 @@ from swin_jax.training.checkpoint import Checkpoints
 from swin_jax.training.run_directory import read_metrics
 from tests.runs.conftest import STEPS, flags, run, start
 
+pytestmark = pytest.mark.xdist_group("resume")  # one worker, one uninterrupted run
+
 
 def final_params(workdir: Path) -> Any:
     opened = open_run(str(workdir), checkpoint="newest")
