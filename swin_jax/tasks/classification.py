@@ -15,7 +15,6 @@ from swin_jax.tasks import pictures
 from swin_jax.tasks.task import Aux, Batch, Predictions, Terms
 
 LARGEST_CONFUSION = 2000  # classes; a dense matrix of 21,841 would take gigabytes
-SHEET_ROWS = 24  # pictures on a contact sheet
 
 
 class Classification:
@@ -32,6 +31,7 @@ class Classification:
 
     predict_fields = ("image",)
     best_metric = "top1"
+    sheet_rows = 24
     panels = pictures.CLASSIFICATION_PANELS
 
     def __init__(
@@ -125,7 +125,7 @@ class Classification:
         self, batch: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
         """A contact sheet of the batch's first pictures; wrong ones carry their true class too."""
-        rows = np.flatnonzero(_counted(batch))[:SHEET_ROWS]
+        rows = np.flatnonzero(_counted(batch))[: self.sheet_rows]
         if not len(rows):
             return {}
         log_probabilities = predictions["log_probabilities"][rows]

@@ -18,7 +18,6 @@ from swin_jax.tasks import pictures
 from swin_jax.tasks.task import Aux, Batch, Predictions, Terms
 
 IGNORE = 255  # the label that counts nowhere
-SHEET_ROWS = 6  # pictures on a comparison sheet
 MEANS = ("all", "valid")
 
 
@@ -65,6 +64,7 @@ class Segmentation:
     """
 
     best_metric = "miou"
+    sheet_rows = 6
     panels = pictures.SEGMENTATION_PANELS
 
     def __init__(
@@ -220,7 +220,7 @@ class Segmentation:
     ) -> dict[str, np.ndarray]:
         """The batch's first pictures, each beside its labels and its prediction, with a legend."""
         rows = []
-        for row in np.flatnonzero(batch["valid"])[:SHEET_ROWS]:
+        for row in np.flatnonzero(batch["valid"])[: self.sheet_rows]:
             height, width = batch["size"][row]
             rows.append(
                 (

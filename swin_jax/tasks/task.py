@@ -60,6 +60,11 @@ class Task(Protocol):
         ...
 
     @property
+    def sheet_rows(self) -> int:
+        """How many rows of an evaluation `draw` has use for."""
+        ...
+
+    @property
     def panels(self) -> Sequence[Panel]:
         """What the curves of a run show."""
         ...

@@ -61,7 +61,7 @@ def evaluate_each(
 ) -> dict[str, Evaluation]:
     """As `evaluate`, of several `(params, model_state)` by name: each batch is read once."""
     scorers = {name: task.scorer() for name in variables}
-    samples = {name: Sample() for name in variables}
+    samples = {name: Sample(task.sheet_rows) for name in variables}
     waiting: tuple[Mapping[str, np.ndarray], dict[str, Predictions]] | None = None
 
     def score(batch: Mapping[str, np.ndarray], predictions: Mapping[str, Predictions]) -> None:
@@ -88,7 +88,7 @@ class Sample:
     Those with the smallest hash of their example index, so that every pass over the same data keeps the same ones.
     """
 
-    def __init__(self, size: int = 48) -> None:
+    def __init__(self, size: int) -> None:
         self.size = size
         self._kept: tuple[dict[str, np.ndarray], ...] = ()
 

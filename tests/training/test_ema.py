@@ -25,6 +25,7 @@ class Regression:
     batch_fields: Mapping[str, Any] = {"x": ((128,), "float32")}
     predict_fields = ("x",)
     best_metric = "square"
+    sheet_rows = 1
     panels = ()
     model = None
 
