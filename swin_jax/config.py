@@ -43,7 +43,9 @@ def base_config() -> Config:
     config.task = "classification"
     config.seed = 0
     config.batch_size = 1024  # examples of one update, over all devices and micro-batches
-    config.accumulation = 1  # micro-batches of one update
+    # Micro-batches of one update, whose gradient is that of the whole batch. Only batch norms (segmenters' heads,
+    # ResNets) take their statistics from each micro-batch alone: with them it is no exact stand-in for a larger batch.
+    config.accumulation = 1
     config.total = "300 epochs"
     config.evaluate_every = "1 epoch"
     config.evaluate_batch_size = 256
@@ -52,11 +54,13 @@ def base_config() -> Config:
     config.log_every = 50  # steps
     config.max_not_finite = 0  # steps that may be skipped for not being finite
     # What the run begins with: a run directory (its average, if it keeps one), or a weight file of the official
-    # code, timm, torchvision, transformers or OpenMMLab. Bias tables are resampled to the run's window. "" and "none"
-    # begin with nothing; "required", as recipes that fine-tune have it, waits to be replaced.
+    # code, timm, torchvision, transformers or OpenMMLab. Bias tables are resampled to the run's window. Segmentation
+    # takes the backbone of a classifier or backbone; of an UperNet (a run or a file) all: heads, statistics. "" and
+    # "none" begin with nothing; "required", as recipes that fine-tune have it, waits to be replaced.
     config.init_from = ""
-    # Its head: "" where the classes agree in number, else a fresh one; "fresh"; or a file with the row of that
-    # head for each class (ImageNet-22K to 1K), or with the WordNet id of each of its rows.
+    # Its head, an UperNet's classifiers: "" where the classes agree in number, else fresh; "fresh"; or (not for
+    # segmentation) a file with the row of that head for each class (ImageNet-22K to 1K), or with the WordNet id of
+    # each of its rows.
     config.init_head = ""
     config.profile_steps = ""  # "first:stop": a profiler trace of these steps (stop excluded) under profile/
     config.deterministic = False  # GPU: the same bits in every run, slower; CPU and TPU give them anyway

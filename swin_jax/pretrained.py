@@ -22,9 +22,18 @@ from swin_jax.models.segmenters import create_segmenter
 from swin_jax.models.swin import SwinTransformer
 from swin_jax.models.upernet import UperNet
 from swin_jax.restore import describe_run, open_run
-from swin_jax.weights import OURS, Fitted, Weights, fit, flatten, read_weights, unflatten
-from swin_jax.weights.backbones import is_backbone, read_backbone
-from swin_jax.weights.upernet import read_upernet, write_upernet
+from swin_jax.weights import OURS, Fitted, Weights, fit, flatten, read_weights, sort_state, unflatten
+from swin_jax.weights.backbones import fit_backbone, is_backbone
+from swin_jax.weights.exchange import own
+from swin_jax.weights.files import read_arrays
+from swin_jax.weights.upernet import (
+    check_fits,
+    check_head,
+    fit_upernet,
+    is_upernet,
+    upernet_of_arrays,
+    write_upernet,
+)
 
 log = logging.getLogger(__name__)
 BACKBONE = "backbone/"
@@ -34,26 +43,50 @@ STATISTICS = "batch_stats"
 
 
 def read(
-    source: str, wanted: Mapping[str, tuple[int, ...]] | None = None, *, checkpoint: str = "best"
+    source: str,
+    wanted: Mapping[str, tuple[int, ...]] | None = None,
+    *,
+    checkpoint: str = "best",
+    whole: bool = False,
 ) -> Weights:
-    """The parameters in a weight file of any known format, or of a run directory.
+    """The parameters in a weight file of any known format, or of a run directory with its statistics.
 
     Args:
       source: a file (`.safetensors`, `.pth`, `.bin`) or a run directory, local or URL.
       wanted: our path -> shape of the model it is for, if known.
       checkpoint: of a run directory: "best", "newest" or a step.
+      whole: of a file with an UperNet everything, not the backbone alone.
 
     Raises:
       ValueError: it cannot be read; one sentence.
     """
-    directory = epath.Path(source)
-    if not directory.is_dir():
-        return read_weights(source, wanted)
+    if epath.Path(source).is_dir():
+        return _read_run(source, checkpoint)
+    return _whole(*read_arrays(source), source, wanted) if whole else read_weights(source, wanted)
+
+
+def _read_run(source: str, checkpoint: str) -> Weights:
     run = open_run(source, checkpoint=checkpoint)
-    params, _ = run.load()
-    flat = {path: np.asarray(value, np.float32) for path, value in flatten(jax.device_get(params)).items()}
+    params, model_state = jax.device_get(run.load())
+    flat, statistics = (
+        {path: np.asarray(value, np.float32) for path, value in flatten(tree).items()}
+        for tree in (params, model_state.get(STATISTICS, {}))
+    )
     description = describe_run(run.directory, run.config, run.class_names, run.step, run.kind)
-    return Weights(source, OURS, flat, {path: (path,) for path in flat}, description=description)
+    names = {path: (path,) for path in (*flat, *statistics)}
+    return Weights(source, OURS, flat, names, description=description, statistics=statistics)
+
+
+def _whole(
+    arrays: Mapping[str, np.ndarray],
+    description: Mapping[str, Any],
+    source: str,
+    wanted: Mapping[str, tuple[int, ...]] | None,
+) -> Weights:
+    """What stands in a file: an UperNet, or the Swin as `read_weights` gives it."""
+    if is_upernet(arrays):
+        return upernet_of_arrays(arrays, description, source)
+    return own(arrays, source, description) if description else sort_state(arrays, source, wanted)
 
 
 def beginning(
@@ -61,52 +94,77 @@ def beginning(
 ) -> Fitted:
     """What a run begins with: weights fitted to its parameters, position tables resampled where they differ.
 
-    A model of another task that keeps a Swin under "backbone" gets it from a classifier, a backbone or a run of
-    such a task; what stands beside it is fresh. So does one with a ResNet or ViT there, whose files bring their
-    batch statistics.
+    A model of another task, which keeps its backbone under "backbone", gets everything from a segmenter, and its
+    backbone from whatever else: what stands beside it is fresh then. Statistics of batch norms come along.
 
     Args:
       source: as `read` takes it.
       params: the run's parameters, arrays or their shapes.
       model_state: the run's, likewise.
-      head: which head to begin with, see `swin_jax.weights.fit`.
+      head: which head to begin with, see `swin_jax.weights.fit` and `swin_jax.weights.upernet.fit_upernet`.
       class_names: of the run.
 
     Raises:
       ValueError: the weights cannot be read or are of another model.
     """
     shapes = shapes_of(params)
-    inside = {path: shape for path, shape in shapes.items() if path.startswith(BACKBONE)}
-    prefix = BACKBONE if inside else ""
-    wanted = {path.removeprefix(prefix): shape for path, shape in (inside or shapes).items()}
-    if prefix and is_backbone(wanted):
-        return _other_backbone(source, shapes, shapes_of((model_state or {}).get(STATISTICS, {})))
-    weights = _backbone_of(read(source, wanted)) if prefix else read(source, wanted)
-    found = fit(weights, wanted, resample=True, head=head, class_names=class_names)
-    return Fitted(
-        {prefix + path: value for path, value in found.params.items()},
-        tuple(path for path in shapes if path.removeprefix(prefix) not in found.params),
-        (f"{len(found.params)} parameters from {source} ({weights.layout})", *found.notes),
+    statistics = shapes_of((model_state or {}).get(STATISTICS, {}))
+    if any(path.startswith(BACKBONE) for path in shapes):
+        return _beginning_with_backbone(source, shapes, statistics, head)
+    weights = read(source, shapes)
+    found = fit(weights, shapes, resample=True, head=head, class_names=class_names)
+    return dataclasses.replace(
+        found,
+        fresh=tuple(path for path in shapes if path not in found.params),
+        notes=(f"{len(found.params)} parameters from {source} ({weights.layout})", *found.notes),
     )
 
 
-def _other_backbone(
-    source: str, params: Mapping[str, tuple[int, ...]], statistics: Mapping[str, tuple[int, ...]]
+def _beginning_with_backbone(
+    source: str, params: Mapping[str, tuple[int, ...]], statistics: Mapping[str, tuple[int, ...]], head: str
 ) -> Fitted:
-    """As `beginning`, for a backbone that is no Swin; `params` and `statistics` are shapes of the whole model."""
-    inside = {
+    """As `beginning`, with the shapes of the whole model."""
+    check_head(head)
+    wanted = {
         path.removeprefix(BACKBONE): shape
         for path, shape in (*params.items(), *statistics.items())
         if path.startswith(BACKBONE)
     }
     if epath.Path(source).is_dir():
-        raise ValueError(f"{source} is a run; a ResNet or ViT begins with a weight file (.pth, .safetensors)")
-    found, notes = read_backbone(source, inside)
+        weights = read(source)
+    else:
+        arrays, description = read_arrays(source)
+        if is_backbone(wanted) and not is_upernet(arrays):
+            found, notes = fit_backbone(arrays, source, wanted)
+            return _under_backbone(found, params, statistics, (f"values from {source}", *notes))
+        weights = _whole(arrays, description, source, wanted)
+    if is_upernet(weights.params):
+        found = fit_upernet(weights, params, statistics, head=head)
+        count = f"{len(found.params)} parameters and {len(found.statistics)} statistics"
+        notes = (f"a whole segmenter, {count} from {source} ({weights.layout})", *found.notes)
+        return dataclasses.replace(found, notes=notes)
+    if is_backbone(wanted):
+        raise ValueError(
+            f"{source} is no segmentation run; a ResNet or ViT begins with one, or with a weight file"
+        )
+    found = fit(_backbone_of(weights), wanted, resample=True)
+    return _under_backbone(
+        found.params, params, statistics, (f"values from {source} ({weights.layout})", *found.notes)
+    )
+
+
+def _under_backbone(
+    found: Mapping[str, np.ndarray],
+    params: Mapping[str, tuple[int, ...]],
+    statistics: Mapping[str, tuple[int, ...]],
+    notes: Sequence[str],
+) -> Fitted:
+    """Values of a backbone in the model that has it; `params` and `statistics` are shapes of the whole model."""
     whole = {BACKBONE + path: value for path, value in found.items()}
     return Fitted(
         {path: value for path, value in whole.items() if path in params},
         tuple(path for path in params if path not in whole),
-        (f"{len(whole)} parameters and statistics from {source}", *notes),
+        (f"the backbone, {len(whole)} {notes[0]}", *notes[1:]),
         {path: value for path, value in whole.items() if path in statistics},
     )
 
@@ -176,47 +234,48 @@ def load(
 def load_segmenter(
     name: str, path: str, *, num_classes: int = 150, **overrides: Any
 ) -> tuple[UperNet, dict[str, Any]]:
-    """A published UperNet on Swin with weights and batch statistics of OpenMMLab, the published code or transformers.
+    """A published UperNet with weights and batch statistics: ours, OpenMMLab's, the published code's or transformers'.
 
     Args:
       name: a published name, such as "upernet_swin_tiny".
-      path: a `.pth`, `.bin` or `.safetensors` file.
-      num_classes: of the file.
+      path: a `.pth`, `.bin` or `.safetensors` file, or the directory of a segmentation run.
+      num_classes: of these weights.
       **overrides: further fields of the model.
 
     Returns:
       The module and its variables: `model.apply(variables, images)[0]` gives logits [B, H/4, W/4, num_classes].
 
     Raises:
-      ValueError: the file cannot be read or is of another model.
+      ValueError: the weights cannot be read or are of another model.
     """
     model = create_segmenter(name, num_classes, **overrides)
     variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3), jnp.float32))
     wanted = {collection: shapes_of(tree) for collection, tree in variables.items()}
-    found = read_upernet(path, wanted)
+    weights = read(path, whole=True)
+    values = {**weights.params, **weights.statistics}
+    check_fits(path, values, {place: shape for shapes in wanted.values() for place, shape in shapes.items()})
     return model, {
-        collection: unflatten({place: jnp.asarray(values[place]) for place in wanted[collection]})
-        for collection, values in found.items()
+        collection: unflatten({place: jnp.asarray(values[place]) for place in shapes})
+        for collection, shapes in wanted.items()
     }
 
 
 def save_segmenter(path: str, params: Any, model_state: Any, layout: str = "openmmlab") -> None:
-    """Writes an UperNet on Swin for another code base, the inverse of `load_segmenter`.
+    """Writes an UperNet, for another code base where its backbone is a Swin; the inverse of `load_segmenter`.
 
     Args:
       path: a `.pth` or `.safetensors` file.
       params, model_state: as a run has them: `open_run("runs/ade20k").load()`.
-      layout: "openmmlab", "official-dense" or "transformers".
+      layout: "openmmlab", "official-dense", "transformers", or "swin_jax" for ours.
 
     Raises:
       ValueError: there is no such layout, or it has no place for a parameter.
     """
-    variables = {"params": params, **model_state}
-    arrays = {
-        collection: {place: np.asarray(value, np.float32) for place, value in flatten(tree).items()}
-        for collection, tree in jax.device_get(variables).items()
+    trees = jax.device_get((params, model_state.get(STATISTICS, {})))
+    values = {
+        place: np.asarray(value, np.float32) for tree in trees for place, value in flatten(tree).items()
     }
-    write_upernet(path, arrays, layout)
+    write_upernet(path, values, layout)
 
 
 def features(

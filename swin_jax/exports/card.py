@@ -10,6 +10,7 @@ from typing import Any
 from etils import epath
 
 from swin_jax.models.registry import create_model
+from swin_jax.models.segmenters import segmenter_names
 from swin_jax.training.provenance import describe, provenance
 from swin_jax.training.run_directory import write_atomically
 
@@ -104,7 +105,7 @@ def _facts(card: Mapping[str, Any]) -> dict[str, Any]:
     height, width = pictures["size"]
     resize = pictures["resize"]
     cut = {
-        True: f"whole, resized to {_plain(resize)}",
+        True: f"whole, {'fitted into' if _segmenter(model) else 'resized to'} {_plain(resize)}",
         False: f"centre, shorter side resized to {resize} first",
     }
     how = "as they are" if resize is None else cut[not isinstance(resize, int)]
@@ -122,6 +123,10 @@ def _facts(card: Mapping[str, Any]) -> dict[str, Any]:
         layout = f" (in the format of {card['layout']})" if "layout" in card else ""
         found["files"] = ", ".join(card["files"]) + layout
     return found | {"written by": _software(card["written_by"])}
+
+
+def _segmenter(model: Mapping[str, Any]) -> bool:
+    return model["name"] in segmenter_names()
 
 
 def _training(run: Mapping[str, Any]) -> dict[str, Any]:

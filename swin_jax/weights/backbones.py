@@ -5,11 +5,9 @@ torchvision's and timm's names of ResNets, OpenMMLab's of those with a deep stem
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
-from swin_jax.weights.files import read_arrays
 from swin_jax.weights.kinds import Shape
 from swin_jax.weights.layouts import Layout, State, listed, read_state, rows
 
@@ -54,22 +52,25 @@ VIT = Layout(
 
 
 def is_backbone(wanted: Mapping[str, Shape]) -> bool:
-    """Whether these are the paths of a model that `read_backbone` reads."""
+    """Whether these are the paths of a model that `fit_backbone` fits to."""
     return any(re.match(r"stage0/block0/conv1/|block0/attn/", path) for path in wanted)
 
 
-def read_backbone(path: str | Path, wanted: Mapping[str, Shape]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The parameters and statistics of a classifier's or backbone's file, and what was left out, a clause each.
+def fit_backbone(
+    state: State, source: str, wanted: Mapping[str, Shape]
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The parameters and statistics of a classifier or backbone, and what was left out, a clause each.
 
     Args:
-      path: a `.pth`, `.bin` or `.safetensors` file.
+      state: name -> array, as in a file.
+      source: for messages.
       wanted: our path -> shape of the parameters and batch statistics to be filled. Of those the neck of a ViT
         (`pyramid/`) and its head are in no such file.
 
     Raises:
-      ValueError: the file cannot be read, or is of another model.
+      ValueError: it is of another model.
     """
-    found = backbone_of_state(read_arrays(path)[0], str(path), wanted)
+    found = backbone_of_state(state, source, wanted)
     left = [name for name in found if name not in wanted]
     surplus = [name for name in left if not name.startswith(("head/", "norm/"))]
     problems = [f"surplus {name} {found[name].shape}" for name in surplus]
@@ -84,7 +85,7 @@ def read_backbone(path: str | Path, wanted: Mapping[str, Shape]) -> tuple[dict[s
         if name in wanted and value.shape != tuple(wanted[name])
     ]
     if problems:
-        raise ValueError(f"{path} does not fit the model: {listed(problems)}")
+        raise ValueError(f"{source} does not fit the model: {listed(problems)}")
     notes = [f"dropped, as a backbone has none: {listed(left)}"] if left else []
     return {name: value for name, value in found.items() if name in wanted}, notes
 

@@ -38,6 +38,7 @@ class Weights:
       buffers: names of recomputed tensors, which are left out.
       parts: what else the file holds -> its names; "" for names nobody knows.
       description: of one of our own files: model, class names, preprocessing, versions.
+      statistics: our path -> float32 array of the running statistics of batch norms, where they are asked for.
     """
 
     source: str
@@ -47,6 +48,7 @@ class Weights:
     buffers: tuple[str, ...] = ()
     parts: Mapping[str, list[str]] = dataclasses.field(default_factory=dict)
     description: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    statistics: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
     def shapes(self) -> dict[str, Shape]:
@@ -68,10 +70,14 @@ def read_weights(path: str | Path, wanted: Mapping[str, Shape] | None = None) ->
       ValueError: it cannot be read, is no Swin V1, or its tensors are no finite floats of the right axes.
     """
     arrays, description = read_arrays(path)
-    if description:
-        _check_values(path, arrays, {name: (name,) for name in arrays})
-        return Weights(str(path), OURS, arrays, {name: (name,) for name in arrays}, description=description)
-    return sort_state(arrays, str(path), wanted)
+    return own(arrays, str(path), description) if description else sort_state(arrays, str(path), wanted)
+
+
+def own(arrays: Mapping[str, np.ndarray], source: str, description: Mapping[str, Any]) -> Weights:
+    """One of our own files as `Weights`. Raises ValueError as `read_weights`."""
+    names = {name: (name,) for name in arrays}
+    check_values(source, arrays, names)
+    return Weights(source, OURS, arrays, names, description=description)
 
 
 def sort_state(
@@ -82,7 +88,7 @@ def sort_state(
     reading = read_state(state, layout, prefix, wanted)
     if reading.problems:
         raise ValueError(f"{source} ({layout.name}): {listed(reading.problems)}")
-    _check_values(source, {**state}, reading.names)
+    check_values(source, {**state}, reading.names)
     return Weights(
         source,
         layout.name,
@@ -111,9 +117,10 @@ def recognise(state: Mapping[str, Any], source: str) -> tuple[Layout, str]:
     )
 
 
-def _check_values(
+def check_values(
     source: str | Path, state: Mapping[str, np.ndarray], names: Mapping[str, tuple[str, ...]]
 ) -> None:
+    """Raises ValueError unless all that is used are finite floats."""
     used = [name for group in names.values() for name in group]
     whole = [f"{name} ({state[name].dtype})" for name in used if state[name].dtype.kind != "f"]
     if whole:

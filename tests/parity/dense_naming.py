@@ -34,7 +34,7 @@ def pyramid(state: State) -> Trees:
 def upernet(state: State) -> Trees:
     """UperNet on Swin with the names of OpenMMLab or transformers, or its heads alone."""
     found = upernet_of_state(single(state), "drawn")
-    return {collection: unflatten(values) for collection, values in found.items()}
+    return {"params": unflatten(found.params), "batch_stats": unflatten(found.statistics)}
 
 
 def single(state: State) -> dict[str, np.ndarray]:

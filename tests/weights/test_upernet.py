@@ -1,6 +1,8 @@
 """UperNet's names in other code bases: everything has a place, and comes back bit for bit."""
 
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +12,9 @@ import pytest
 import swin_jax
 from swin_jax import pretrained
 from swin_jax.models.segmenters import create_segmenter
-from swin_jax.weights import OURS, Weights, flatten, unflatten
-from swin_jax.weights.upernet import HEADS_BESIDE, state_of_upernet, upernet_of_state
+from swin_jax.weights import OURS, Fitted, Weights, flatten, unflatten
+from swin_jax.weights.upernet import HEADS_BESIDE, state_of_upernet, upernet_of_state, write_upernet
+from tests.weights import micro
 
 MICRO = {
     "embed_dim": 8,
@@ -23,35 +26,60 @@ MICRO = {
 }
 
 
-@pytest.fixture(name="ours", scope="module")
-def fixture_ours() -> dict[str, dict[str, np.ndarray]]:
-    """Drawn parameters and statistics of a micro UperNet by path."""
-    model = create_segmenter("upernet_swin_tiny", 5, **MICRO)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+@cache
+def shapes(name: str = "upernet_swin_tiny", classes: int = 5, **fields: Any) -> dict[str, Any]:
+    """Parameters and statistics of a micro UperNet, not computed."""
+    model = create_segmenter(name, classes, **fields)
+    return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+
+
+def drawn(tree: dict[str, Any]) -> dict[str, dict[str, np.ndarray]]:
+    """Random values by path, apart as in `tree`."""
     generator = np.random.RandomState(0)
     return {
         collection: {
             path: generator.standard_normal(leaf.shape).astype(np.float32)
-            for path, leaf in flatten(tree).items()
+            for path, leaf in flatten(inside).items()
         }
-        for collection, tree in shapes.items()
+        for collection, inside in tree.items()
     }
+
+
+def together(collections: dict[str, dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return collections["params"] | collections["batch_stats"]
+
+
+def begun(file: str, tree: dict[str, Any], **options: Any) -> Fitted:
+    return pretrained.beginning(file, tree["params"], {"batch_stats": tree["batch_stats"]}, **options)
+
+
+@pytest.fixture(name="ours", scope="module")
+def fixture_ours() -> dict[str, dict[str, np.ndarray]]:
+    """Drawn parameters and statistics of a micro UperNet by path."""
+    return drawn(shapes(**MICRO))
+
+
+@pytest.fixture(name="file", scope="module")
+def fixture_file(ours: dict, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same as OpenMMLab has them."""
+    path = tmp_path_factory.mktemp("files") / "upernet.safetensors"
+    write_upernet(path, together(ours), "openmmlab")
+    return str(path)
 
 
 @pytest.mark.parametrize("layout", HEADS_BESIDE)
 def test_every_parameter_and_statistic_goes_out_and_comes_back(layout: str, ours: dict):
-    state = state_of_upernet(ours, layout)
+    state = state_of_upernet(together(ours), layout)
     assert len(state) >= sum(map(len, ours.values()))
     back = upernet_of_state(state, "file")
-    assert back.keys() == ours.keys()
-    for collection, values in ours.items():
-        assert back[collection].keys() == values.keys()
-        for path, value in values.items():
-            np.testing.assert_array_equal(back[collection][path], value)
+    assert micro.same(dict(back.params), ours["params"])
+    assert micro.same(dict(back.statistics), ours["batch_stats"])
 
 
 def test_the_names_are_those_of_the_code_bases(ours: dict):
-    openmmlab, transformers = (state_of_upernet(ours, layout) for layout in ("openmmlab", "transformers"))
+    openmmlab, transformers = (
+        state_of_upernet(together(ours), layout) for layout in ("openmmlab", "transformers")
+    )
     assert openmmlab["decode_head.psp_modules.3.1.conv.weight"].shape == (6, 64, 1, 1)
     assert openmmlab["decode_head.fpn_bottleneck.bn.running_var"].shape == (6,)
     assert openmmlab["auxiliary_head.convs.0.conv.weight"].shape == (4, 32, 3, 3)
@@ -62,13 +90,13 @@ def test_the_names_are_those_of_the_code_bases(ours: dict):
 
 
 def test_a_name_without_a_place_is_named(ours: dict):
-    state = state_of_upernet(ours, "openmmlab")
+    state = state_of_upernet(together(ours), "openmmlab")
     with pytest.raises(ValueError, match=r"file \(openmmlab\): decode_head\.extra\.weight"):
         upernet_of_state(state | {"decode_head.extra.weight": np.zeros(1)}, "file")
     with pytest.raises(ValueError, match="file has the heads of no UperNet: roi_head"):
         upernet_of_state({"roi_head.weight": np.zeros(1)}, "file")
     with pytest.raises(ValueError, match="UperNet is not written as 'timm'"):
-        state_of_upernet(ours, "timm")
+        state_of_upernet(together(ours), "timm")
 
 
 def test_a_file_becomes_a_model_with_its_statistics(ours: dict, tmp_path: Path):
@@ -83,12 +111,65 @@ def test_a_file_becomes_a_model_with_its_statistics(ours: dict, tmp_path: Path):
         swin_jax.load_segmenter("upernet_swin_tiny", file, num_classes=5, **MICRO | {"depths": (1, 1, 1, 1)})
 
 
-def test_a_segmenter_begins_with_the_backbone_of_another(ours: dict, monkeypatch: pytest.MonkeyPatch):
-    params = ours["params"]
-    names = {path: (path,) for path in params}
-    monkeypatch.setattr(pretrained, "read", lambda *_: Weights("runs/a", OURS, params, names))
-    begin = pretrained.beginning("runs/a", unflatten(params))
-    inside = {path for path in params if path.startswith("backbone/")}
-    assert set(begin.params) == inside
-    assert set(begin.fresh) == set(params) - inside
-    assert any("what stands beside the backbone left out" in note for note in begin.notes)
+@pytest.mark.parametrize("layout", ["swin_jax", "openmmlab", "transformers"])
+def test_a_run_begins_with_a_whole_segmenter(layout: str, ours: dict, tmp_path: Path):
+    path = tmp_path / "upernet.safetensors"
+    write_upernet(path, together(ours), layout)
+    found = begun(str(path), shapes(**MICRO))
+    assert micro.same(found.params, ours["params"])
+    assert micro.same(found.statistics, ours["batch_stats"])
+    assert found.fresh == ()
+    assert "a whole segmenter" in found.notes[0]
+
+
+@pytest.mark.parametrize(("classes", "head"), [(3, ""), (5, "fresh")])
+def test_classifiers_of_other_classes_are_fresh(classes: int, head: str, file: str, ours: dict):
+    found = begun(file, shapes(classes=classes, **MICRO), head=head)
+    fresh = {
+        f"{part}_head/classifier/{leaf}" for part in ("decode", "auxiliary") for leaf in ("kernel", "bias")
+    }
+    assert set(found.fresh) == fresh
+    assert micro.same(found.params, {path: ours["params"][path] for path in ours["params"].keys() - fresh})
+    assert micro.same(found.statistics, ours["batch_stats"])
+    note = f"decode_head/classifier and auxiliary_head/classifier fresh: {classes} classes, the file has 5"
+    assert note in found.notes
+
+
+def test_tables_of_another_window_are_resampled(file: str):
+    found = begun(file, shapes(**MICRO | {"window_size": 4}))
+    assert found.fresh == ()
+    assert found.params["backbone/stage1/block1/attn/relative_position_bias_table"].shape == (49, 1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "head", "message"),
+    [
+        (
+            {"channels": 8},
+            "",
+            r"does not fit the model: decode_head/bottleneck/bn/bias is \(6,\), expected \(8,\)",
+        ),
+        ({"depths": (1, 1, 1, 1)}, "", "is another model: .* they differ in depths"),
+        ({}, "map.txt", "init_head is 'map.txt'; a segmenter's is 'fresh', or empty"),
+    ],
+)
+def test_another_model_is_one_sentence(fields: dict, head: str, message: str, file: str):
+    with pytest.raises(ValueError, match=message):
+        begun(file, shapes(**MICRO | fields), head=head)
+
+
+def test_a_resnet_comes_whole(ours: dict, file: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    fields = {"depths": (1, 1, 1, 1), "channels": 6, "auxiliary_channels": 4}
+    tree = shapes("upernet_resnet50", **fields)
+    values = drawn(tree)
+    path = tmp_path / "resnet.safetensors"
+    write_upernet(path, together(values), "swin_jax")
+    found = begun(str(path), tree)
+    assert micro.same(found.params, values["params"])
+    assert micro.same(found.statistics, values["batch_stats"])
+    with pytest.raises(ValueError, match=r"upernet.safetensors does not fit the model: missing backbone/"):
+        begun(file, tree)
+    swin = Weights("runs/swin", OURS, {"head/bias": np.zeros(2)}, {})
+    monkeypatch.setattr(pretrained, "read", lambda *_: swin)
+    with pytest.raises(ValueError, match="is no segmentation run; a ResNet or ViT begins with one"):
+        begun(str(tmp_path), tree)
