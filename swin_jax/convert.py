@@ -3,6 +3,7 @@
     python -m swin_jax.convert --weights=swin_tiny_patch4_window7_224.pth --output=swin_tiny.safetensors
     python -m swin_jax.convert --weights=runs/flowers --to=timm --output=flowers_timm.safetensors photo.jpg
     python -m swin_jax.convert --weights=runs/flowers --to=transformers --output=flowers_transformers
+    python -m swin_jax.convert --weights=runs/ade20k --to=openmmlab --output=upernet_swin_tiny.pth
 
 The format of --weights is recognised, and so is the model where --model is not given. --to is one of swin_jax,
 official, official-dense, timm, torchvision, transformers, transformers-5 (names in memory) and openmmlab; the suffix of
@@ -10,6 +11,10 @@ official, official-dense, timm, torchvision, transformers, transformers-5 (names
 Prints what became of every tensor, reads the written file back and compares the bits. A model card lies beside it:
 x.card.json and x.README.md for a file x.safetensors, card.json and README.md in a directory. Where PyTorch and the
 other library are installed, logits are compared too: on the pictures named, or on noise.
+
+A segmentation run, or a file with an UperNet, is converted whole, heads and batch statistics too, between swin_jax,
+openmmlab, official-dense, transformers and transformers-5 (a file of names and tensors; on a ResNet or ViT swin_jax
+alone).
 """
 
 import json
@@ -23,15 +28,17 @@ import jax
 import numpy as np
 from absl import flags
 
-from swin_jax import cli, inputs
+from swin_jax import cli, inputs, pretrained
 from swin_jax.data.decode import UnreadablePicture
 from swin_jax.exports.arrays import check_bits
-from swin_jax.exports.card import write_card
+from swin_jax.exports.card import load_lines, make_card, write_card
 from swin_jax.models.registry import Preprocessing
-from swin_jax.origin import Origin, open_origin
+from swin_jax.origin import Origin, check_run, origin_of
+from swin_jax.training.provenance import provenance
 from swin_jax.training.run_directory import RunDirectoryError
-from swin_jax.weights import FORMATS, OURS, peers, read_weights, state_of, unflatten, write_weights
+from swin_jax.weights import FORMATS, OURS, Weights, peers, read_weights, state_of, unflatten, write_weights
 from swin_jax.weights.exchange import check_suffix
+from swin_jax.weights.upernet import is_upernet, read_upernet, write_upernet
 
 WEIGHTS = cli.weights_flag()
 OUTPUT = cli.output_flag()
@@ -60,11 +67,16 @@ def main(arguments: Sequence[str]) -> None:
 
 def convert(source: str, output: str, to: str, *, pictures: Sequence[str] = ()) -> dict[str, Any]:
     """Writes the weights of `source` to `output` and reports. Raises ValueError for what cannot be done."""
+    read = pretrained.read(source, checkpoint=CHECKPOINT.value, whole=True)
+    if is_upernet(read.params):
+        if MODEL.value:
+            raise ValueError(f"--model is {MODEL.value!r}, but {source} is an UperNet: leave it out")
+        return convert_segmenter(read, Path(output), to)
     path = Path(output)
     as_directory = to == "transformers" and not path.suffix
     file = path / "model.safetensors" if as_directory else path
     check_suffix(file, to)
-    origin = open_origin(source, model=MODEL.value, checkpoint=CHECKPOINT.value)
+    origin = origin_of(read, model=MODEL.value)
     weights, fitted, shown = origin.weights, origin.fitted, origin.preprocessing
     written = write_weights(file, fitted.params, to, description=origin.description, image_size=shown.size)
     if as_directory:
@@ -93,6 +105,45 @@ def convert(source: str, output: str, to: str, *, pictures: Sequence[str] = ()) 
         "mapped": {path: list(weights.names.get(path, ())) for path in fitted.params},
         "notes": list(fitted.notes),
         "checks": checks(origin, to, pictures) if CHECK.value else [],
+    }
+
+
+def convert_segmenter(weights: Weights, file: Path, to: str) -> dict[str, Any]:
+    """As `convert`, of a whole UperNet with its statistics. A card is written where the source says what it is."""
+    check_run(weights)
+    known = weights.description
+    values = {**weights.params, **weights.statistics}
+    described = {
+        **known,
+        "from": {"file": Path(weights.source).name, "format": weights.layout},
+        "versions": provenance(),
+    }
+    written = write_upernet(file, values, to, description=described)
+    found = read_upernet(file)
+    check_bits(file, {**found.params, **found.statistics}, values)
+    parameters = sum(value.size for value in weights.params.values())
+    cards, notes = [], ["logits of a segmenter are not compared"]
+    if known.keys() >= {"model", "preprocessing"}:
+        load = load_lines(known["model"], file.name)
+        card = make_card(
+            described, parameters=parameters, load=load, files=(file.name,), layout="" if to == OURS else to
+        )
+        cards = write_card(file.parent, card, stem=file.stem)
+    else:
+        notes.append("no model card: the file says nothing of its classes and pictures")
+    return {
+        "source": weights.source,
+        "format": weights.layout,
+        "model": f"UperNet, {weights.params['decode_head/classifier/bias'].size} classes",
+        "name": known.get("model", {}).get("name", "not named in the file"),
+        "output": str(file),
+        "cards": [str(file.parent / name) for name in cards],
+        "to": to,
+        "parameters": parameters,
+        "tensors": len(written),
+        "mapped": {path: list(weights.names.get(path, ())) for path in values},
+        "notes": notes,
+        "checks": [],
     }
 
 
@@ -156,7 +207,8 @@ def table(report: Mapping[str, Any]) -> str:
         f"written: {report['output']} ({report['to']}; {report['tensors']} tensors, "
         f"{report['parameters']:,} parameters), read back bit for bit"
     )
-    lines.append(f"model card: {', '.join(report['cards'])}")
+    if report["cards"]:
+        lines.append(f"model card: {', '.join(report['cards'])}")
     return "\n".join(lines)
 
 

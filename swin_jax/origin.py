@@ -14,6 +14,7 @@ from swin_jax.models.swin import SwinTransformer
 from swin_jax.training.provenance import provenance
 from swin_jax.weights import Fitted, Weights, fit
 from swin_jax.weights.architecture import Architecture
+from swin_jax.weights.upernet import is_upernet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,11 +92,20 @@ def open_origin(source: str, *, model: str = "", checkpoint: str = "best") -> Or
     Raises:
       ValueError: the weights cannot be read, are no whole Swin, or are not of that model.
     """
-    weights = pretrained.read(source, checkpoint=checkpoint)
-    architecture = weights.architecture
+    return origin_of(pretrained.read(source, checkpoint=checkpoint, whole=True), model=model)
+
+
+def origin_of(weights: Weights, *, model: str = "") -> Origin:
+    """As `open_origin`, of weights that are read."""
+    source, architecture = weights.source, weights.architecture
+    if is_upernet(weights.params):
+        raise ValueError(
+            f"{source} is an UperNet, this is for classifiers and backbones; swin_jax.load_segmenter and "
+            "save_segmenter read and write it, swin_jax.convert turns it into other formats"
+        )
     if architecture is None:
         raise ValueError(f"{source} lacks the embedding, a bias table or a block: it is no whole Swin")
-    _check_run(weights)
+    check_run(weights)
     name, module = _named_model(weights, architecture, model)
     fitted = fit(weights, pretrained.shapes_of(pretrained.init_shapes(module)))
     return Origin(
@@ -109,7 +119,7 @@ def open_origin(source: str, *, model: str = "", checkpoint: str = "best") -> Or
     )
 
 
-def _check_run(weights: Weights) -> None:
+def check_run(weights: Weights) -> None:
     """Raises ValueError if what a file of ours says of its training is not what we write."""
     run = weights.description.get("run", {})
     if not isinstance(run, dict) or (run and not run.keys() >= set(RUN_FIELDS)):

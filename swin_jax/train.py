@@ -224,7 +224,7 @@ def leave_card(plan: Plan, step: int) -> None:
     description = describe_run(plan.directory, plan.config, plan.data.train.class_names, step, kind)
     sizes = [leaf.size for leaf in jax.tree.leaves(plan.abstract.params)]
     name = run_directory.absolute(plan.directory).name
-    load = load_lines(description["model"], name) if plan.config.task == "classification" else []
+    load = load_lines(description["model"], name)
     write_card(plan.directory, make_card(description, parameters=sum(sizes), load=load))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from etils import epath
 
 from swin_jax.models.registry import create_model
-from swin_jax.models.segmenters import segmenter_names
+from swin_jax.models.segmenters import create_segmenter, segmenter_names
 from swin_jax.training.provenance import describe, provenance
 from swin_jax.training.run_directory import write_atomically
 
@@ -67,19 +67,22 @@ def write_card(directory: epath.PathLike, card: Mapping[str, Any], *, stem: str 
 def load_lines(model: Mapping[str, Any], file: str) -> list[str]:
     """Python that loads a weight file or run directory; it names every field in which the published model differs."""
     dense = bool(model.get("dense"))
-    published = create_model(model["name"], features_only=dense)
-    usual = {"window_policy": "dense"} if dense else {}
+    if _segmenter(model):
+        segmenter = create_segmenter(model["name"])
+        function, out, parts = "load_segmenter", "logits, _", (segmenter, segmenter.backbone)
+    else:
+        function, out = ("features", "maps") if dense else ("load", "logits")
+        parts = (create_model(model["name"], features_only=dense),)
+    known = {name: value for part in reversed(parts) for name, value in vars(part).items()}
+    known |= {"window_policy": "dense"} if dense else {}
     fields = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in model.items()
-        if name != "name" and hasattr(published, name) and not (dense and name == "num_classes")
+        if name != "name" and name in known and not (dense and name == "num_classes")
     }
-    other = {
-        name: value for name, value in fields.items() if usual.get(name, getattr(published, name)) != value
-    }
+    other = {name: value for name, value in fields.items() if known[name] != value}
     arguments = [repr(model["name"]), repr(file), *(f"{name}={value!r}" for name, value in other.items())]
-    called = f"swin_jax.{'features' if dense else 'load'}({', '.join(arguments)})".replace("'", '"')
-    out = "maps" if dense else "logits"
+    called = f"swin_jax.{function}({', '.join(arguments)})".replace("'", '"')
     return [
         "import swin_jax",
         f"model, variables = {called}",
@@ -102,19 +105,12 @@ def markdown(card: Mapping[str, Any]) -> str:
 def _facts(card: Mapping[str, Any]) -> dict[str, Any]:
     model, pictures, classes = card["model"], card["preprocessing"], card["classes"]
     fields = ", ".join(f"{name} {_plain(value)}" for name, value in model.items() if name != "name")
-    height, width = pictures["size"]
-    resize = pictures["resize"]
-    cut = {
-        True: f"whole, {'fitted into' if _segmenter(model) else 'resized to'} {_plain(resize)}",
-        False: f"centre, shorter side resized to {resize} first",
-    }
-    how = "as they are" if resize is None else cut[not isinstance(resize, int)]
     found = {
         "model": fields or model["name"],
         "parameters": f"{card['parameters']:,}",
         "classes": f"{classes['count']:,}"
         + (", named in the JSON card" if classes["names"] else ", no names known"),
-        "pictures": f"{height} x {width}, RGB; {how} ({pictures['interpolation']})",
+        "pictures": _pictures(pictures, segmenter=_segmenter(model)),
         "normalisation": f"pixels in 0..1, mean {_plain(pictures['mean'])}, std {_plain(pictures['std'])}",
     }
     if "from" in card:
@@ -123,6 +119,21 @@ def _facts(card: Mapping[str, Any]) -> dict[str, Any]:
         layout = f" (in the format of {card['layout']})" if "layout" in card else ""
         found["files"] = ", ".join(card["files"]) + layout
     return found | {"written by": _software(card["written_by"])}
+
+
+def _pictures(made: Mapping[str, Any], *, segmenter: bool) -> str:
+    """How pictures are made."""
+    resize, (height, width) = made["resize"], made["size"]
+    if resize is None:
+        how = "as they are"
+    elif segmenter:
+        how = f"fitted into {_plain(resize)}, aspect kept"
+    elif isinstance(resize, int):
+        how = f"centre, shorter side resized to {resize} first"
+    else:
+        how = f"whole, resized to {_plain(resize)}"
+    size = f"{height} x {width}" + (" in training" if segmenter else "")
+    return f"{size}, RGB; {how} ({made['interpolation']})"
 
 
 def _segmenter(model: Mapping[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from swin_jax.weights.architecture import architecture
-from swin_jax.weights.backbones import RESNET, backbone_of_state
+from swin_jax.weights.backbones import RESNET
 from swin_jax.weights.exchange import OURS, Weights, check_suffix, check_values, own, sort_state, state_of
 from swin_jax.weights.files import DESCRIPTION, PICKLES, read_arrays, write_pickle, write_safetensors
 from swin_jax.weights.fit import Fitted, fit
@@ -137,7 +137,7 @@ def upernet_of_state(state: State, source: str) -> Weights:
     backbone = _backbone_of_state(inside, source, layout.name)
     params = {BACKBONE + path: value for path, value in backbone.params.items()} | reading.params
     names = {BACKBONE + path: value for path, value in backbone.names.items()} | reading.names
-    check_values(source, heads, reading.names)
+    check_values(source, state, names)
     unknown = backbone.parts.get("", [])
     if unknown:
         raise ValueError(f"{source} ({backbone.layout}): {listed(unknown)}")
@@ -149,9 +149,12 @@ def _backbone_of_state(state: State, source: str, beside: str) -> Weights:
     """The names that begin with "backbone."; without any, nothing in the layout of the heads."""
     if not state:
         return Weights(source, beside, {}, {})
-    if RESNET.prefix_of(state) is None:
+    prefix = RESNET.prefix_of(state)
+    if prefix is None:
         return sort_state(state, source)
-    return Weights(source, beside, backbone_of_state(state, source), {})
+    reading = read_state(state, RESNET, prefix)
+    unknown = {"": [*reading.problems, *reading.unknown]}
+    return Weights(source, beside, reading.params, reading.names, tuple(reading.buffers), unknown)
 
 
 def _apart(weights: Weights) -> Weights:

@@ -1,21 +1,27 @@
 """A segmentation run as a user has it: train, resume, evaluate, predict, score label files."""
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from experiments import own_segmentation
-from swin_jax import train
+from swin_jax import convert, pretrained, train
 from swin_jax.config import Config
+from swin_jax.experiment import make_task
 from swin_jax.restore import open_run
 from swin_jax.setups import label_files
 from swin_jax.training.run_directory import read_metrics
+from swin_jax.weights import flatten
 from tests.runs.conftest import run
+from tests.weights.micro import same
 
 OVERRIDES = {
     "batch_size": 8,
@@ -70,8 +76,6 @@ def micro(pairs: Path) -> Callable[[], Config]:
 
 
 def bits(workdir: Path) -> list[np.ndarray]:
-    import jax
-
     return [np.asarray(leaf) for leaf in jax.tree.leaves(open_run(str(workdir), checkpoint="newest").load())]
 
 
@@ -88,6 +92,8 @@ def test_a_run_resumes_to_the_bit_and_its_maps_score_what_it_scored(
     train.train(train.prepare(config, str(resumed)))
     for ours, theirs in zip(bits(whole), bits(resumed), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+    check_the_run_goes_on_whole(micro, whole, tmp_path)
 
     recorded = [line for line in read_metrics(whole) if "eval/miou" in line][-1]
     assert recorded["eval/examples"] == 3
@@ -126,6 +132,29 @@ def test_a_run_resumes_to_the_bit_and_its_maps_score_what_it_scored(
     done = run("evaluate", f"--workdir={whole}", f"--predictions={output}")
     assert done.returncode == 1
     assert "labels/1.png is missing: the prediction for" in done.stderr.strip().splitlines()[-1]
+
+
+def check_the_run_goes_on_whole(micro: Callable[[], Config], workdir: Path, place: Path) -> None:
+    """Another run begins with all of it, directly and by way of OpenMMLab's names, and so does the package."""
+    weights = pretrained.read(str(workdir), checkpoint="best", whole=True)
+    values = {**weights.params, **weights.statistics}
+    file = place / "upernet.safetensors"
+    report = convert.convert_segmenter(weights, file, "openmmlab")
+    assert report["cards"] == [str(place / "upernet.card.json"), str(place / "upernet.README.md")]
+    card = (place / "upernet.README.md").read_text()
+    assert "16 x 16 in training, RGB; fitted into (32, 16), aspect kept (bilinear)" in card
+    task = make_task(micro(), ("one", "two", "three"))
+    params, model_state = jax.eval_shape(task.init, jax.random.key(0))
+    for source in (workdir, file):
+        found = pretrained.beginning(str(source), params, model_state)
+        assert found.fresh == ()
+        assert same({**found.params, **found.statistics}, values)
+    for written in (place / "upernet.card.json", workdir / "card.json"):
+        scope: dict[str, Any] = {}
+        with contextlib.chdir(place):
+            exec("\n".join(json.loads(written.read_text())["load"][:2]), scope)
+        loaded = flatten(scope["variables"]["params"]) | flatten(scope["variables"]["batch_stats"])
+        assert same({path: np.asarray(value) for path, value in loaded.items()}, values)
 
 
 def test_an_exported_map_holds_the_data_sets_values(tmp_path: Path) -> None:

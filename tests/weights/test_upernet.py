@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 
 import swin_jax
-from swin_jax import pretrained
+from swin_jax import convert, pretrained
 from swin_jax.models.segmenters import create_segmenter
+from swin_jax.origin import open_origin
 from swin_jax.weights import OURS, Fitted, Weights, flatten, unflatten
-from swin_jax.weights.upernet import HEADS_BESIDE, state_of_upernet, upernet_of_state, write_upernet
+from swin_jax.weights.backbones import RESNET
+from swin_jax.weights.layouts import write_state
+from swin_jax.weights.upernet import HEADS, HEADS_BESIDE, state_of_upernet, upernet_of_state, write_upernet
 from tests.weights import micro
 
 MICRO = {
@@ -167,9 +170,35 @@ def test_a_resnet_comes_whole(ours: dict, file: str, monkeypatch: pytest.MonkeyP
     found = begun(str(path), tree)
     assert micro.same(found.params, values["params"])
     assert micro.same(found.statistics, values["batch_stats"])
+    inside = {name[9:]: value for name, value in together(values).items() if name.startswith("backbone/")}
+    heads = {name: value for name, value in together(values).items() if not name.startswith("backbone/")}
+    backbone = {f"backbone.{name}": value for name, value in write_state(inside, RESNET).items()}
+    theirs = upernet_of_state(write_state(heads, HEADS["openmmlab"]) | backbone, "file")
+    assert micro.same(dict(theirs.params), values["params"])
+    assert micro.same(dict(theirs.statistics), values["batch_stats"])
     with pytest.raises(ValueError, match=r"upernet.safetensors does not fit the model: missing backbone/"):
         begun(file, tree)
     swin = Weights("runs/swin", OURS, {"head/bias": np.zeros(2)}, {})
     monkeypatch.setattr(pretrained, "read", lambda *_: swin)
     with pytest.raises(ValueError, match="is no segmentation run; a ResNet or ViT begins with one"):
         begun(str(tmp_path), tree)
+
+
+def test_a_file_is_converted_whole_and_described_no_further_than_it_describes_itself(
+    file: str, ours: dict, tmp_path: Path
+):
+    report = convert.convert_segmenter(
+        pretrained.read(file, whole=True), tmp_path / "ours.safetensors", "swin_jax"
+    )
+    assert (report["format"], report["cards"]) == ("openmmlab", [])
+    assert report["mapped"]["decode_head/fuse/bn/mean"] == ["decode_head.fpn_bottleneck.bn.running_mean"]
+    assert report["tensors"] == len(together(ours))
+    assert "read back bit for bit" in convert.table(report)
+    back = pretrained.read(str(tmp_path / "ours.safetensors"), whole=True)
+    assert micro.same({**back.params, **back.statistics}, together(ours))
+    with pytest.raises(
+        ValueError, match=r"ours.safetensors is an UperNet, this is for classifiers and backbones"
+    ):
+        open_origin(str(tmp_path / "ours.safetensors"))
+    with pytest.raises(ValueError, match="UperNet is not written as 'timm'; formats: swin_jax, openmmlab"):
+        convert.convert_segmenter(back, tmp_path / "timm.safetensors", "timm")
