@@ -67,15 +67,15 @@ def main(arguments: Sequence[str]) -> None:
 
 def convert(source: str, output: str, to: str, *, pictures: Sequence[str] = ()) -> dict[str, Any]:
     """Writes the weights of `source` to `output` and reports. Raises ValueError for what cannot be done."""
-    read = pretrained.read(source, checkpoint=CHECKPOINT.value, whole=True)
-    if is_upernet(read.params):
-        if MODEL.value:
-            raise ValueError(f"--model is {MODEL.value!r}, but {source} is an UperNet: leave it out")
-        return convert_segmenter(read, Path(output), to)
     path = Path(output)
     as_directory = to == "transformers" and not path.suffix
     file = path / "model.safetensors" if as_directory else path
     check_suffix(file, to)
+    read = pretrained.read(source, checkpoint=CHECKPOINT.value, whole=True)
+    if is_upernet(read.params):
+        if MODEL.value:
+            raise ValueError(f"--model is {MODEL.value!r}, but {source} is an UperNet: leave it out")
+        return convert_segmenter(read, path, to)
     origin = origin_of(read, model=MODEL.value)
     weights, fitted, shown = origin.weights, origin.fitted, origin.preprocessing
     written = write_weights(file, fitted.params, to, description=origin.description, image_size=shown.size)

@@ -174,11 +174,10 @@ def state_of_upernet(weights: State, layout: str) -> dict[str, np.ndarray]:
         raise ValueError(f"UperNet is not written as {layout!r}; formats: {', '.join(FORMATS)}")
     if layout == OURS:
         return dict(weights)
-    backbone = {path: value for path, value in weights.items() if path.startswith(BACKBONE)}
-    heads = {path: value for path, value in weights.items() if path not in backbone}
+    inside = _inside(weights)
+    heads = {path: value for path, value in weights.items() if not path.startswith(BACKBONE)}
     state = write_state(heads, HEADS[HEADS_BESIDE[layout]])
-    if backbone:
-        inside = {path.removeprefix(BACKBONE): value for path, value in backbone.items()}
+    if inside:
         names = state_of(inside, layout)
         # Files of transformers have no "swin." in the backbone of a larger model; version 5 in memory has.
         if layout == "transformers":
@@ -212,16 +211,13 @@ def fit_upernet(
         found.pop(path, None)
     if fresh:
         notes.append(f"{' and '.join(CLASSIFIERS)} fresh: {new} classes, the file has {old}")
-    inside, wanted = (
-        {path.removeprefix(BACKBONE): shapes[path] for path in shapes if path.startswith(BACKBONE)}
-        for shapes in (found, params)
-    )
-    swin = dataclasses.replace(weights, params=inside, statistics={}, names=_inside(weights.names))
+    wanted = _inside(params)
+    swin = dataclasses.replace(weights, params=_inside(found), statistics={}, names=_inside(weights.names))
     if swin.architecture and architecture(wanted):
         backbone = fit(swin, wanted, resample=True)
         notes += backbone.notes
         found |= {BACKBONE + path: value for path, value in backbone.params.items()}
-    check_fits(weights.source, found | weights.statistics, {**params, **statistics}, fresh)
+    check_fits(weights.source, {**found, **weights.statistics}, {**params, **statistics}, fresh)
     return Fitted(found, tuple(fresh), tuple(notes), dict(weights.statistics))
 
 
@@ -245,5 +241,6 @@ def check_fits(source: str, found: State, wanted: Mapping[str, Shape], fresh: It
         raise ValueError(f"{source} does not fit the model: {listed(problems)}")
 
 
-def _inside(names: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-    return {path.removeprefix(BACKBONE): value for path, value in names.items() if path.startswith(BACKBONE)}
+def _inside(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands under the backbone, by its own paths."""
+    return {path.removeprefix(BACKBONE): value for path, value in values.items() if path.startswith(BACKBONE)}

@@ -15,7 +15,6 @@ from PIL import Image
 from experiments import own_segmentation
 from swin_jax import convert, pretrained, train
 from swin_jax.config import Config
-from swin_jax.experiment import make_task
 from swin_jax.restore import open_run
 from swin_jax.setups import label_files
 from swin_jax.training.run_directory import read_metrics
@@ -93,7 +92,7 @@ def test_a_run_resumes_to_the_bit_and_its_maps_score_what_it_scored(
     for ours, theirs in zip(bits(whole), bits(resumed), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
-    check_the_run_goes_on_whole(micro, whole, tmp_path)
+    check_the_run_goes_on_whole(whole, tmp_path)
 
     recorded = [line for line in read_metrics(whole) if "eval/miou" in line][-1]
     assert recorded["eval/examples"] == 3
@@ -134,7 +133,7 @@ def test_a_run_resumes_to_the_bit_and_its_maps_score_what_it_scored(
     assert "labels/1.png is missing: the prediction for" in done.stderr.strip().splitlines()[-1]
 
 
-def check_the_run_goes_on_whole(micro: Callable[[], Config], workdir: Path, place: Path) -> None:
+def check_the_run_goes_on_whole(workdir: Path, place: Path) -> None:
     """Another run begins with all of it, directly and by way of OpenMMLab's names, and so does the package."""
     weights = pretrained.read(str(workdir), checkpoint="best", whole=True)
     values = {**weights.params, **weights.statistics}
@@ -143,8 +142,7 @@ def check_the_run_goes_on_whole(micro: Callable[[], Config], workdir: Path, plac
     assert report["cards"] == [str(place / "upernet.card.json"), str(place / "upernet.README.md")]
     card = (place / "upernet.README.md").read_text()
     assert "16 x 16 in training, RGB; fitted into (32, 16), aspect kept (bilinear)" in card
-    task = make_task(micro(), ("one", "two", "three"))
-    params, model_state = jax.eval_shape(task.init, jax.random.key(0))
+    params, model_state = jax.eval_shape(open_run(str(workdir)).task.init, jax.random.key(0))
     for source in (workdir, file):
         found = pretrained.beginning(str(source), params, model_state)
         assert found.fresh == ()
