@@ -123,6 +123,8 @@ def convert_segmenter(weights: Weights, file: Path, to: str) -> dict[str, Any]:
     check_bits(file, {**found.params, **found.statistics}, values)
     parameters = sum(value.size for value in weights.params.values())
     cards, notes = [], ["logits of a segmenter are not compared"]
+    if weights.buffers:
+        notes.append(f"{len(weights.buffers)} recomputed buffers left out")
     if known.keys() >= {"model", "preprocessing"}:
         load = load_lines(known["model"], file.name)
         card = make_card(
