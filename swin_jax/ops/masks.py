@@ -45,7 +45,7 @@ def targets_from_crops(
         high = (boxes[:, axis + 2] - own[:, axis]) / sides[:, axis] * cells
         points = box_axis(low, high, number, size, ADAPTIVE)
         points = points._replace(points=jnp.minimum(points.points, most))
-        return axis_weights(points, size, cells, most, border="zero")
+        return axis_weights(points, size, cells, most, replicate=False)
 
     return _averaged(weights(1), crops[truth], weights(0)) >= THRESHOLD
 
@@ -62,7 +62,7 @@ def targets_from_bitmaps(
 
     def weights(low: Array, high: Array, length: int) -> Array:
         axis: Axis = box_axis(low, high, jnp.full(low.shape, length, jnp.int32), size, ADAPTIVE)
-        return axis_weights(axis, size, length, jnp.max(axis.points), border="replicate")
+        return axis_weights(axis, size, length, jnp.max(axis.points), replicate=True)
 
     rows, columns = weights(boxes[:, 1], boxes[:, 3], height), weights(boxes[:, 0], boxes[:, 2], width)
     return _averaged(rows, bitmaps[truth], columns) >= THRESHOLD

@@ -1,6 +1,6 @@
 """Non-maximum suppression with fixed shapes, equal to the greedy sequential algorithm; soft-NMS."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -89,7 +89,7 @@ def soft_nms(
     valid: Bool[Array, " n"],
     *,
     most: int,
-    method: Literal["linear", "gaussian"] = "linear",
+    method: str = "linear",
     threshold: float = 0.3,
     sigma: float = 0.5,
     least_score: float = 1e-3,

@@ -13,7 +13,7 @@ propagates one through the coordinates.
 
 import functools
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -55,7 +55,7 @@ def roi_align(
     strides: Sequence[int],
     size: int,
     sampling: int = ADAPTIVE,
-    method: Literal["gather", "separable"] = "gather",
+    method: str = "gather",
     levels: Int32[Array, "batch n"] | None = None,
     chunk: int = 64,
 ) -> Float[Array, "batch n size size channels"]:
@@ -97,18 +97,18 @@ def roi_align(
 
 
 def axis_weights(
-    axis: Axis, bins: int, cells: int, most: int | Int32[Array, ""], *, border: Literal["replicate", "zero"]
+    axis: Axis, bins: int, cells: int, most: int | Int32[Array, ""], *, replicate: bool
 ) -> Float[Array, "*boxes bins cells"]:
     """How much each of a map's cells along one axis counts in each bin: the sum of the hats of its points, over their
     number.
 
-    `border` says what a point outside of the outermost cells reads: "replicate" the border up to one cell beyond and 0
-    after that (RoIAlign), "zero" a map surrounded by zeros.
+    With `replicate` a point up to one cell beyond the outermost ones reads those, and further out 0 (RoIAlign); without,
+    the map is surrounded by zeros.
     """
     place = jnp.arange(cells, dtype=jnp.int32)
 
     def add(point: Array, weights: Array) -> Array:
-        for cell, weight in _taps(axis, bins, point, border):
+        for cell, weight in _taps(axis, bins, point, replicate):
             weights += jnp.where(cell[..., None] == _like(place, cell.ndim), weight[..., None], 0.0)
         return weights
 
@@ -146,7 +146,7 @@ def _axes(
 
 
 def _taps(
-    axis: Axis, bins: int, point: Array | int, border: Literal["replicate", "zero"]
+    axis: Axis, bins: int, point: Array | int, replicate: bool
 ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     """The two cells [*boxes, bins] between which the `point`-th point of each bin lies, and their weights."""
     ndim = axis.start.ndim + 1
@@ -156,14 +156,14 @@ def _taps(
     place = place + (point + 0.5) * extent / number
     last = (cells - 1).astype(jnp.float32)
     counts = point < points
-    if border == "replicate":
+    if replicate:
         counts = counts & (place >= -1.0) & (place <= last + 1.0)
         place = jnp.clip(place, 0.0, last)
     low = jnp.floor(place)
     share = place - low
     low_cell = low.astype(jnp.int32)
     high_cell = low_cell + 1
-    if border == "replicate":
+    if replicate:
         high_cell = jnp.minimum(high_cell, cells - 1)
     whole = jnp.where(counts, 1.0 / number, 0.0)
     return (low_cell, (1.0 - share) * whole), (high_cell, share * whole)
@@ -216,8 +216,8 @@ def _corners(
     size: int, y: Axis, x: Axis, offset: Array, point: Array, columns: int | Array
 ) -> list[tuple[Int32[Array, "n size size"], Float[Array, "n size size"]]]:
     """The four cells around a point of every bin, as places in the flat pyramid, and their weights."""
-    rows = _taps(y, size, point // columns, "replicate")
-    across = _taps(x, size, point % columns, "replicate")
+    rows = _taps(y, size, point // columns, True)
+    across = _taps(x, size, point % columns, True)
     return [
         (
             offset[:, None, None] + row[:, :, None] * x.cells[:, None, None] + column[:, None, :],
@@ -253,9 +253,9 @@ def _separable(
         total = jnp.zeros((chunk, size, size, pyramid[0].shape[2]), jnp.float32)
         for number, features in enumerate(pyramid):
             height, width, _ = features.shape
-            rows = axis_weights(y, size, height, most[0], border="replicate")
+            rows = axis_weights(y, size, height, most[0], replicate=True)
             rows = jnp.where((levels == number)[:, None, None], rows, 0.0)
-            columns = axis_weights(x, size, width, most[1], border="replicate")
+            columns = axis_weights(x, size, width, most[1], replicate=True)
             total += _product(rows, features, columns)
         return total
 

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +74,7 @@ def detect(
     threshold: float,
     most: int,
     candidates: int = 4096,
-    soft: Literal["linear", "gaussian"] | None = None,
+    soft: str | None = None,
     least_soft_score: float = 1e-3,
     sigma: float = 0.5,
 ) -> Detections:
@@ -92,7 +92,7 @@ def detect(
       threshold: IoU above which (soft linear: from which) a box of the class gives way.
       most: 100 as published.
       candidates: how many pairs to look at.
-      soft: soft-NMS instead of dropping boxes.
+      soft: "linear" or "gaussian" soft-NMS instead of dropping boxes.
       least_soft_score: below it soft-NMS drops a box.
       sigma: of Gaussian soft-NMS.
     """

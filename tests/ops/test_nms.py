@@ -134,8 +134,8 @@ def test_cutting_off_the_tail_leaves_the_head_alone():
     """Suppression runs from better to worse: the first 60 decide among themselves."""
     rng = np.random.RandomState(4)
     boxes = grid_boxes(rng, 100)
-    whole = nms_keep(jnp.asarray(boxes), jnp.ones(100, bool), threshold=0.5, tile=16)
-    head = nms_keep(jnp.asarray(boxes[:60]), jnp.ones(60, bool), threshold=0.5, tile=16)
+    keep = jax.jit(partial(nms_keep, threshold=0.5, tile=16))
+    whole, head = keep(boxes, np.ones(100, bool)), keep(boxes[:60], np.ones(60, bool))
     np.testing.assert_array_equal(whole[:60], head)
 
 
