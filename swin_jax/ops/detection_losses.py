@@ -23,8 +23,7 @@ def sigmoid_cross_entropy(
 ) -> Float[Array, "*batch"]:
     """Binary cross-entropy of probabilities `sigmoid(logits)`; objectness, centreness, masks."""
     logits, targets = logits.astype(jnp.float32), targets.astype(jnp.float32)
-    # log(1 + exp(x)) - t x without overflow.
-    return jnp.maximum(logits, 0.0) - logits * targets + jnp.log1p(jnp.exp(-jnp.abs(logits)))
+    return targets * jax.nn.softplus(-logits) + (1.0 - targets) * jax.nn.softplus(logits)
 
 
 def softmax_cross_entropy(

@@ -109,7 +109,7 @@ def axis_weights(
 
     def add(point: Array, weights: Array) -> Array:
         for cell, weight in _taps(axis, bins, point, replicate):
-            weights += jnp.where(cell[..., None] == _like(place, cell.ndim), weight[..., None], 0.0)
+            weights += jnp.where(cell[..., None] == _like(place, cell.ndim + 1), weight[..., None], 0.0)
         return weights
 
     return jax.lax.fori_loop(0, most, add, jnp.zeros((*axis.start.shape, bins, cells), jnp.float32))
