@@ -12,9 +12,10 @@ from jaxtyping import Array, Bool, Float, Num, UInt32
 
 Sizes = Sequence[tuple[int, int]]
 """Height and width in cells of each level's map."""
+Numbers = Sequence[float | int]
 
 
-def cell_anchors(stride: int, scales: Sequence[float | int], ratios: Sequence[float | int]) -> Float[np.ndarray, "anchors 4"]:
+def cell_anchors(stride: int, scales: Numbers, ratios: Numbers) -> Float[np.ndarray, "anchors 4"]:
     """The anchors of one cell around (0, 0), f32, ratio by ratio and within it scale by scale.
 
     Scale a and ratio r (height over width) give an anchor of `a stride / sqrt(r)` x `a stride * sqrt(r)` pixels.
@@ -26,7 +27,7 @@ def cell_anchors(stride: int, scales: Sequence[float | int], ratios: Sequence[fl
 
 
 def pyramid_anchors(
-    sizes: Sizes, strides: Sequence[int], *, scales: Sequence[float | int], ratios: Sequence[float | int]
+    sizes: Sizes, strides: Sequence[int], *, scales: Numbers, ratios: Numbers
 ) -> tuple[Float[Array, "_ 4"], ...]:
     """The anchors of every level, f32 [height * width * anchors, 4] in pixels of the picture."""
     return tuple(

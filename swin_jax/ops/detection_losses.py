@@ -73,7 +73,10 @@ def smooth_l1(
 
 
 def giou(
-    predictions: Float[Array, "*batch 4"], targets: Float[Array, "*batch 4"], *, epsilon: float = box_ops.EPSILON
+    predictions: Float[Array, "*batch 4"],
+    targets: Float[Array, "*batch 4"],
+    *,
+    epsilon: float = box_ops.EPSILON,
 ) -> Float[Array, "*batch"]:
     """1 - GIoU of decoded boxes."""
     return 1.0 - box_ops.giou(predictions.astype(jnp.float32), targets, epsilon=epsilon)

@@ -43,9 +43,10 @@ def level_of(
     Lin et al. (2017), eq. 1, with 224 pixels on the third level. Written as comparisons: exact at the powers of two.
     """
     size = jnp.sqrt(jnp.maximum(box_ops.area(boxes), 0.0)) / finest + 1e-6
-    return sum((size >= 2.0**level).astype(jnp.int32) for level in range(1, levels)) + jnp.zeros(
-        boxes.shape[:-1], jnp.int32
-    )
+    level = jnp.zeros(boxes.shape[:-1], jnp.int32)
+    for finer in range(1, levels):
+        level += (size >= 2.0**finer).astype(jnp.int32)
+    return level
 
 
 def roi_align(
@@ -88,7 +89,9 @@ def roi_align(
     y, x = _axes(pyramid, boxes, levels, strides, size, sampling)
     most = _most_points(y.points, x.points) if sampling == ADAPTIVE else (sampling, sampling)
     if method == "gather":
-        flat = jnp.concatenate([level.reshape(level.shape[0], -1, level.shape[3]) for level in pyramid], axis=1)
+        flat = jnp.concatenate(
+            [level.reshape(level.shape[0], -1, level.shape[3]) for level in pyramid], axis=1
+        )
         offset = _offsets(pyramid)[levels]
         pool = functools.partial(_gathered, size)
         return jax.vmap(pool, in_axes=(0, 0, 0, 0, None))(flat, y, x, offset, most)
@@ -102,8 +105,8 @@ def axis_weights(
     """How much each of a map's cells along one axis counts in each bin: the sum of the hats of its points, over their
     number.
 
-    With `replicate` a point up to one cell beyond the outermost ones reads those, and further out 0 (RoIAlign); without,
-    the map is surrounded by zeros.
+    With `replicate` a point up to one cell beyond the outermost ones reads those, and further out 0 (RoIAlign);
+    without, the map is surrounded by zeros.
     """
     place = jnp.arange(cells, dtype=jnp.int32)
 

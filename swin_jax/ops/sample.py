@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int32, Key, UInt32
+from jaxtyping import Array, Bool, Float, Int32, Key, UInt32
 
 
 class Sample(NamedTuple):
@@ -32,8 +32,7 @@ def balanced(
     Args:
       key: of this picture at this step; `augment.row_keys` derives it from the row of the global batch.
       names: distinct numbers of the candidates, by which their lots are drawn. A candidate keeps its name, and so its
-        lot, when padding grows: anchors have `anchors.pyramid_names`, proposals their rank, and ground truth that is
-        added to them numbers from 2**31.
+        lot, when padding grows: anchors have those of `anchors.pyramid_names`, proposals those of `with_truth`.
       positive: may be drawn as positive.
       negative: may be drawn as negative.
       total: rows of the result; 256 anchors or 512 proposals as published.
@@ -57,10 +56,28 @@ def balanced(
     return Sample(jnp.where(valid, index, 0), is_positive, valid)
 
 
+def with_truth(
+    proposals: Float[Array, "p 4"],
+    valid: Bool[Array, " p"],
+    boxes: Float[Array, "g 4"],
+    box_valid: Bool[Array, " g"],
+) -> tuple[Float[Array, "n 4"], Bool[Array, " n"], UInt32[Array, " n"]]:
+    """Proposals followed by the ground truth, which are their own perfect proposals in training: boxes, which of them
+    are valid, and their names. A row from p on is an injected one."""
+    names = jnp.arange(proposals.shape[0], dtype=jnp.uint32)
+    injected = jnp.arange(boxes.shape[0], dtype=jnp.uint32) + jnp.uint32(2**31)
+    return (
+        jnp.concatenate([proposals, boxes]),
+        jnp.concatenate([valid, box_valid]),
+        jnp.concatenate([names, injected]),
+    )
+
+
 def _lots(key: Key[Array, ""], names: UInt32[Array, " n"]) -> Int32[Array, " n"]:
-    """31 random bits for each name. Two in 269,000 that agree (some 17 pairs do) are ordered by index."""
-    bits = jax.vmap(lambda name: jax.random.bits(jax.random.fold_in(key, name), dtype=jnp.uint32))(names)
-    return (bits >> 1).astype(jnp.int32)
+    """31 random bits for each name: a word of the key that the name is folded into, which is a hash of both. Of 269,000
+    names some 17 pairs agree; those are ordered by index."""
+    words = jax.random.key_data(jax.vmap(lambda name: jax.random.fold_in(key, name))(names))
+    return (words[:, 0] >> 1).astype(jnp.int32)
 
 
 def _drawn(

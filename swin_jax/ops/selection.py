@@ -32,10 +32,10 @@ class Detections(NamedTuple):
 
 
 def propose(
-    logits: Sequence[Float[Array, "_"]],
+    logits: Sequence[Float[Array, " _"]],
     deltas: Sequence[Float[Array, "_ 4"]],
     anchors: Sequence[Float[Array, "_ 4"]],
-    takes_part: Sequence[Bool[Array, "_"]],
+    takes_part: Sequence[Bool[Array, " _"]],
     picture: Num[Array, "2"],
     *,
     per_level: int,
@@ -45,9 +45,21 @@ def propose(
     """The proposals of one picture from the outputs of a region proposal network, one array per level.
 
     Of each level the `per_level` best by sigmoid score are decoded and clipped to the picture's true size (height,
-    width); what has lost its width or height is dropped; suppression runs within the level; of the survivors of all
-    levels the `most` best remain. Published: 2000 per level and 1000 or 2000 in training, 1000 and 1000 in tests.
+    width); what has lost its width or height is dropped (OpenMMLab since 3.0; before, such boxes were kept);
+    suppression runs within the level; of the survivors of all levels the `most` best remain. Published: 2000 per level
+    and 1000 or 2000 in training, 1000 and 1000 in tests. No gradient passes.
+
+    Args:
+      logits: objectness of every anchor.
+      deltas: of every anchor, for `boxes.decode` with standard deviations of 1.
+      anchors: of `anchors.pyramid_anchors`.
+      takes_part: of `anchors.valid_cells`.
+      picture: true height and width.
+      per_level: boxes that enter the suppression of a level.
+      most: rows of the result.
+      threshold: IoU above which the worse box of a level is dropped.
     """
+    logits, deltas = jax.lax.stop_gradient((list(logits), list(deltas)))
     best = [
         _best_of_level(*level, picture=picture, most=per_level)
         for level in zip(logits, deltas, anchors, takes_part, strict=True)
@@ -60,9 +72,7 @@ def propose(
     scores, order = jax.lax.top_k(scores, min(most, scores.shape[0]))
     order, scores = jnp.pad(order, (0, most - order.shape[0])), _padded(scores, most, -1.0)
     valid = scores >= 0
-    return Proposals(
-        jnp.where(valid[:, None], found[order], 0.0), jnp.where(valid, scores, 0.0), valid
-    )
+    return Proposals(jnp.where(valid[:, None], found[order], 0.0), jnp.where(valid, scores, 0.0), valid)
 
 
 def detect(

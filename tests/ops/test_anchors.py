@@ -12,7 +12,8 @@ RATIOS = (0.5, 1.0, 2.0)
 
 
 @pytest.mark.parametrize(
-    ("name", "strides", "ratios"), [("rpn", (4, 8, 16, 32, 64), RATIOS), ("atss", (8, 16, 32, 64, 128), (1.0,))]
+    ("name", "strides", "ratios"),
+    [("rpn", (4, 8, 16, 32, 64), RATIOS), ("atss", (8, 16, 32, 64, 128), (1.0,))],
 )
 def test_anchors_are_openmmlabs(golden, name: str, strides: tuple[int, ...], ratios: tuple[float, ...]):
     found = anchors.pyramid_anchors(SIZES, strides, scales=(8,), ratios=ratios)
@@ -41,7 +42,9 @@ def test_the_published_canvas_has_268569_anchors():
 def test_cells_beyond_the_padded_picture_take_no_part():
     (fine, coarse) = anchors.valid_cells(((24, 32), (2, 2)), (4, 64), jnp.array([40, 97]), per_cell=3)
     fine = np.asarray(fine).reshape(24, 32, 3)
-    assert fine[:16].all(where=np.arange(32)[None, :, None] < 32)  # 40 pads to 64: 16 rows; 97 to 128: 32 columns
+    assert fine[:16].all(
+        where=np.arange(32)[None, :, None] < 32
+    )  # 40 pads to 64: 16 rows; 97 to 128: 32 columns
     assert not fine[16:].any()
     coarse = np.asarray(coarse).reshape(2, 2, 3)
     np.testing.assert_array_equal(coarse[..., 0], [[True, True], [False, False]])

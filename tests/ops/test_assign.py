@@ -1,7 +1,5 @@
 """Max-IoU assignment against OpenMMLab's results, a loop over boxes, and cases made by hand."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +9,8 @@ from swin_jax.ops import anchors
 from swin_jax.ops.assign import Assignment, max_iou
 from swin_jax.ops.boxes import pairwise_iou
 
+assign = jax.jit(max_iou, static_argnames=("positive_iou", "negative_iou", "low_quality_iou", "ignore_iof"))
+all_overlaps = jax.jit(pairwise_iou)
 RPN = {"positive_iou": 0.7, "negative_iou": 0.3, "low_quality_iou": 0.3}
 RCNN = {"positive_iou": 0.5, "negative_iou": 0.5, "low_quality_iou": 0.5}
 CASCADE = {"positive_iou": 0.6, "negative_iou": 0.6, "low_quality_iou": None}
@@ -23,7 +23,7 @@ def numbers(found: Assignment) -> np.ndarray:
 
 def naive(candidates, boxes, *, positive_iou, negative_iou, low_quality_iou, usable=None) -> np.ndarray:
     """Candidate by candidate, then box by box, on the IoUs of the code under test."""
-    overlaps = np.asarray(pairwise_iou(jnp.asarray(boxes), jnp.asarray(candidates)))
+    overlaps = np.asarray(all_overlaps(boxes, candidates))
     usable = np.ones(len(candidates), bool) if usable is None else usable
     result = np.full(len(candidates), -1)
     for i in np.flatnonzero(usable):
@@ -46,7 +46,7 @@ def not_decided_by_rounding(candidates, boxes) -> np.ndarray:
     Of the stored ones a single one does: two anchors that the same box overlaps alike. Whether their IoUs are equal,
     and so whether the low-quality rule takes both, depends on which products the compiler fuses with sums.
     """
-    overlaps = np.asarray(pairwise_iou(jnp.asarray(boxes), jnp.asarray(candidates)), np.float64)
+    overlaps = np.asarray(all_overlaps(boxes, candidates), np.float64)
     short = overlaps.max(axis=1, keepdims=True) - overlaps
     # Any order of rounding: the best itself is clear only where nothing else is near.
     near = (short < 1e-6) & (overlaps > 0.01)
@@ -61,7 +61,7 @@ def test_assignment_is_openmmlabs(golden, name: str, rule: dict):
     boxes = reference["assign/gt_boxes"]
     padded = np.concatenate([boxes, np.zeros((4, 4), np.float32), boxes[:2]])
     valid = np.arange(len(padded)) < len(boxes)
-    found = jax.jit(partial(max_iou, **rule))(reference["assign/priors"], padded, valid)
+    found = assign(reference["assign/priors"], padded, valid, **rule)
     clear = not_decided_by_rounding(reference["assign/priors"], boxes)
     np.testing.assert_array_equal(numbers(found)[clear], reference[f"assign/{name}/gt_inds"][clear])
     np.testing.assert_allclose(found.overlap, reference[f"assign/{name}/max_overlaps"], atol=1e-6)
@@ -72,9 +72,7 @@ def test_candidates_in_ignored_regions_are_openmmlabs(golden):
     regions = np.concatenate([reference["assign/ignore_boxes"], [[0, 0, 256, 192]]]).astype(np.float32)
     boxes = reference["assign/gt_boxes"]
     ignore = (jnp.asarray(regions), jnp.array([True, False]))
-    found = jax.jit(partial(max_iou, **RPN))(
-        reference["assign/priors"], boxes, np.ones(len(boxes), bool), ignore=ignore
-    )
+    found = assign(reference["assign/priors"], boxes, np.ones(len(boxes), bool), ignore=ignore, **RPN)
     expected = reference["assign/rpn_with_ignore/gt_inds"]
     clear = not_decided_by_rounding(reference["assign/priors"], boxes)
     np.testing.assert_array_equal(numbers(found)[clear], expected[clear])
@@ -93,18 +91,16 @@ def test_anchors_of_a_picture_are_assigned_as_in_openmmlabs_training(golden, mod
     boxes = reference[f"{model}/train/gt/img{picture}/boxes"]
 
     @jax.jit
-    def assign(boxes):
+    def of(boxes):
         all_anchors = jnp.concatenate(
             anchors.pyramid_anchors(sizes, strides, scales=(8,), ratios=(0.5, 1.0, 2.0))
         )
         usable = jnp.concatenate(anchors.valid_cells(sizes, strides, size, per_cell=3))
         if model == "cascade_mask_rcnn":
             usable &= anchors.inside(all_anchors, size)
-        return usable, max_iou(
-            all_anchors, boxes, jnp.ones(len(boxes), bool), candidate_valid=usable, **RPN
-        )
+        return usable, max_iou(all_anchors, boxes, jnp.ones(len(boxes), bool), candidate_valid=usable, **RPN)
 
-    usable, found = assign(boxes)
+    usable, found = of(boxes)
     # Their indices count the anchors that take part.
     place = np.cumsum(usable) - 1
     theirs = f"{model}/train/sampling/rpn/call0/img{picture}"
@@ -121,7 +117,7 @@ def test_proposals_are_assigned_as_in_openmmlabs_training(golden, model: str, lo
     boxes = reference[f"{model}/train/gt/img{picture}/boxes"]
     candidates = np.concatenate([boxes, reference[f"{model}/train/proposals/img{picture}/boxes"]])
     rule = {"positive_iou": 0.5, "negative_iou": 0.5, "low_quality_iou": low_quality}
-    found = jax.jit(partial(max_iou, **rule))(candidates, boxes, np.ones(len(boxes), bool))
+    found = assign(candidates, boxes, np.ones(len(boxes), bool), **rule)
     theirs = f"{model}/train/sampling/stage0/call0/img{picture}"
     positive = np.flatnonzero(found.positive)
     np.testing.assert_array_equal(positive, reference[f"{theirs}/pos_inds"])
@@ -132,7 +128,6 @@ def test_proposals_are_assigned_as_in_openmmlabs_training(golden, model: str, lo
 @pytest.mark.parametrize("rule", [RPN, RCNN, CASCADE], ids=["rpn", "rcnn", "cascade"])
 def test_assignment_of_tied_boxes_is_that_of_a_loop(rule: dict):
     """Boxes on a coarse grid: many equal IoUs, duplicates among ground truth, empty ones."""
-    assign = jax.jit(partial(max_iou, **rule))
     for seed in range(20):
         rng = np.random.RandomState(seed)
         corner = rng.randint(0, 6, (60, 2))
@@ -140,7 +135,7 @@ def test_assignment_of_tied_boxes_is_that_of_a_loop(rule: dict):
         boxes = candidates[rng.randint(0, 60, 7)]
         usable = rng.rand(60) < 0.8
         valid = rng.rand(7) < 0.7
-        found = assign(candidates, boxes, valid, candidate_valid=usable)
+        found = assign(candidates, boxes, valid, candidate_valid=usable, **rule)
         # The loop sees valid boxes alone; `kept` leads back to the padded ones.
         kept = np.concatenate([[-1, 0], np.flatnonzero(valid) + 1])
         expected = kept[naive(candidates, boxes[valid], usable=usable, **rule) + 1]
@@ -150,22 +145,22 @@ def test_assignment_of_tied_boxes_is_that_of_a_loop(rule: dict):
 def test_two_boxes_whose_best_anchor_is_the_same_leave_it_to_the_last():
     candidates = jnp.array([[0.0, 0, 10, 10], [50, 50, 60, 60]])
     boxes = jnp.array([[0.0, 0, 10, 9], [0, 0, 10, 5], [0, 0, 10, 2]])
-    found = max_iou(candidates, boxes, jnp.ones(3, bool), **RPN)
+    found = assign(candidates, boxes, jnp.ones(3, bool), **RPN)
     # The first has IoU .9, the second .5, the third .2, too little for the rule.
     np.testing.assert_array_equal(numbers(found), [2, 0])
-    without = max_iou(candidates, boxes, jnp.ones(3, bool), **{**RPN, "low_quality_iou": None})
+    without = assign(candidates, boxes, jnp.ones(3, bool), **{**RPN, "low_quality_iou": None})
     np.testing.assert_array_equal(numbers(without), [1, 0])
 
 
 def test_a_candidate_between_the_thresholds_takes_no_part():
-    found = max_iou(
+    found = assign(
         jnp.array([[0.0, 0, 10, 5], [0, 0, 10, 10]]), jnp.array([[0.0, 0, 10, 10]]), jnp.array([True]), **RPN
     )
     np.testing.assert_array_equal(numbers(found), [-1, 1])
 
 
 def test_without_ground_truth_all_that_takes_part_is_negative():
-    found = max_iou(
+    found = assign(
         jnp.zeros((3, 4)), jnp.zeros((2, 4)), jnp.zeros(2, bool), candidate_valid=jnp.arange(3) < 2, **RPN
     )
     np.testing.assert_array_equal(numbers(found), [0, 0, -1])

@@ -15,7 +15,9 @@ def test_targets_from_bitmaps_are_openmmlabs(golden):
     reference = golden("openmmlab_rois")
     bitmaps = np.unpackbits(reference["mask_target/masks"])[: 4 * 96 * 128].reshape(4, 96, 128)
     expected = np.unpackbits(reference["mask_target/target_28"])[: 16 * 28 * 28].reshape(16, 28, 28)
-    found = from_bitmaps(bitmaps, reference["mask_target/boxes"], reference["mask_target/gt_index"].astype(np.int32))
+    found = from_bitmaps(
+        bitmaps, reference["mask_target/boxes"], reference["mask_target/gt_index"].astype(np.int32)
+    )
     assert (np.asarray(found) != expected).sum() == 0
 
 

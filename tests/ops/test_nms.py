@@ -15,7 +15,9 @@ select = jax.jit(nms, static_argnames=("threshold", "most", "tile"))
 def overlaps(boxes: np.ndarray) -> np.ndarray:
     """IoUs in f32, as the published loop computes them; 0 between empty boxes."""
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    sides = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:]) - np.maximum(boxes[:, None, :2], boxes[None, :, :2])
+    sides = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:]) - np.maximum(
+        boxes[:, None, :2], boxes[None, :, :2]
+    )
     shared = np.prod(np.maximum(sides, 0), axis=-1)
     return shared / np.maximum(area[:, None] + area[None] - shared, np.float32(1e-6))
 

@@ -40,7 +40,8 @@ def naive(mask: np.ndarray, box: np.ndarray, height: int, width: int, threshold:
 
 
 @pytest.mark.parametrize(
-    "box", [[3.2, 4.1, 17.9, 20.3], [-8, -5, 6, 9], [15, 10, 60, 55], [4.4, 4.4, 4.9, 5.1], [-50, -50, 90, 90]]
+    "box",
+    [[3.2, 4.1, 17.9, 20.3], [-8, -5, 6, 9], [15, 10, 60, 55], [4.4, 4.4, 4.9, 5.1], [-50, -50, 90, 90]],
 )
 @pytest.mark.parametrize("threshold", [0.5, 0.1])
 def test_pasting_reads_every_pixel_centre(box: list[float], threshold: float):
@@ -66,7 +67,11 @@ def test_run_lengths_are_the_bytes_of_pycocotools(golden):
     reference = golden("openmmlab_rois")
     for number in range(6):
         height, width = reference[f"rle/{number}/shape"]
-        mask = np.unpackbits(reference[f"rle/{number}/bits"])[: height * width].reshape(height, width).astype(bool)
+        mask = (
+            np.unpackbits(reference[f"rle/{number}/bits"])[: height * width]
+            .reshape(height, width)
+            .astype(bool)
+        )
         runs = pasting.encode(mask)
         assert runs == {"size": [height, width], "counts": reference[f"rle/{number}/counts"].tobytes()}
         np.testing.assert_array_equal(pasting.decode(runs), mask)

@@ -36,9 +36,11 @@ def test_features_and_gradients_are_mmcvs(golden, method: str, sampling: int):
         for what in ("output", "upstream", "grad_input")
     }
 
+    align = partial(roi_align, sampling=sampling, method=method, chunk=8)
+
     @jax.jit
     def of(features):
-        found = roi_align([features], jnp.asarray(boxes), strides=(4,), size=7, sampling=sampling, method=method, chunk=8)
+        found = align([features], jnp.asarray(boxes), strides=(4,), size=7)
         found = found.reshape(-1, 7, 7, 6)[place]
         return jnp.sum(found * expected["upstream"]), found
 
@@ -87,11 +89,60 @@ def test_a_linear_field_is_read_at_the_middle_of_the_bins(method: str, sampling:
     np.testing.assert_allclose(found[..., 1], np.broadcast_to(y[:, :, None], (4, 4, 4)), atol=1e-3)
 
 
+def naive(features: np.ndarray, box: np.ndarray, size: int, sampling: int) -> np.ndarray:
+    """Point by point in f64; `box` in cells of the map."""
+    height, width, channels = features.shape
+    result = np.zeros((size, size, channels))
+
+    def at(y: float, x: float) -> np.ndarray:
+        if y < -1 or y > height or x < -1 or x > width:
+            return np.zeros(channels)
+        y, x = min(max(y, 0.0), height - 1.0), min(max(x, 0.0), width - 1.0)
+        i, j = int(y), int(x)
+        below, right = min(i + 1, height - 1), min(j + 1, width - 1)
+        top = features[i, j] * (1 - (x - j)) + features[i, right] * (x - j)
+        bottom = features[below, j] * (1 - (x - j)) + features[below, right] * (x - j)
+        return top * (1 - (y - i)) + bottom * (y - i)
+
+    x1, y1, x2, y2 = box - 0.5
+    bin_y, bin_x = (y2 - y1) / size, (x2 - x1) / size
+    across = [(sampling or int(np.ceil(extent))) for extent in (bin_y, bin_x)]
+    for p, q in np.ndindex(size, size):
+        points = [
+            at(y1 + (p + (k + 0.5) / across[0]) * bin_y, x1 + (q + (m + 0.5) / across[1]) * bin_x)
+            for k in range(across[0])
+            for m in range(across[1])
+        ]
+        result[p, q] = np.mean(points, axis=0)
+    return result
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("sampling", [ADAPTIVE, 2])
+def test_each_box_reads_its_level_point_by_point(method: str, sampling: int):
+    """Also boxes that leave the picture, thin ones, and one of no extent along x where sampling is fixed."""
+    rng = np.random.RandomState(3)
+    maps = [rng.standard_normal((1, 64 // s, 80 // s, 2)).astype(np.float32) for s in (1, 2, 4)]
+    corner = rng.uniform(-20, 200, (9, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(3, 300, (9, 2))], axis=1)
+    boxes = np.concatenate([boxes, [[30, 40, 30.5 if sampling == ADAPTIVE else 30, 200]]]).astype(np.float32)
+    levels = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, 0], np.int32)
+    align = partial(roi_align, strides=(4, 8, 16), size=3, sampling=sampling, method=method, chunk=4)
+    found = jax.jit(align)([jnp.asarray(level) for level in maps], boxes[None], levels=levels[None])[0]
+    expected = [
+        naive(maps[level][0].astype(float), box.astype(float) / (4 * 2**level), 3, sampling)
+        for box, level in zip(boxes, levels, strict=True)
+    ]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
 def test_both_forms_agree_on_a_pyramid_in_bfloat16():
     rng = np.random.RandomState(0)
     pyramid = [jnp.asarray(rng.standard_normal((2, 32 // s, 40 // s, 5)), jnp.bfloat16) for s in (1, 2, 4)]
     corner = rng.uniform(0, 100, (2, 9, 2))
-    boxes = jnp.asarray(np.concatenate([corner, corner + rng.uniform(2, 200, (2, 9, 2))], axis=2), jnp.float32)
+    boxes = jnp.asarray(
+        np.concatenate([corner, corner + rng.uniform(2, 200, (2, 9, 2))], axis=2), jnp.float32
+    )
     one, other = (
         jax.jit(partial(roi_align, strides=(4, 8, 16), size=3, method=method))(pyramid, boxes)
         for method in METHODS

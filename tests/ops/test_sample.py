@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from swin_jax.ops.augment import row_keys
-from swin_jax.ops.sample import Sample, balanced
+from swin_jax.ops.sample import Sample, balanced, with_truth
 
 draw = jax.jit(balanced, static_argnames=("total", "most_positive"))
 
@@ -19,13 +19,25 @@ def names(count: int, start: int = 0) -> jax.Array:
 
 @pytest.mark.parametrize(
     ("positives", "negatives", "expected"),
-    [(40, 80, (8, 24)), (5, 80, (5, 27)), (0, 80, (0, 32)), (40, 10, (8, 10)), (3, 2, (3, 2)), (0, 0, (0, 0))],
+    [
+        (40, 80, (8, 24)),
+        (5, 80, (5, 27)),
+        (0, 80, (0, 32)),
+        (40, 10, (8, 10)),
+        (3, 2, (3, 2)),
+        (0, 0, (0, 0)),
+    ],
 )
 def test_counts_are_exact(positives: int, negatives: int, expected: tuple[int, int]):
     kind = np.repeat([1, 0, -1], [positives, negatives, 120 - positives - negatives])
     np.random.RandomState(0).shuffle(kind)
     sample = draw(
-        jax.random.key(1), names(120), jnp.asarray(kind == 1), jnp.asarray(kind == 0), total=32, most_positive=8
+        jax.random.key(1),
+        names(120),
+        jnp.asarray(kind == 1),
+        jnp.asarray(kind == 0),
+        total=32,
+        most_positive=8,
     )
     valid, positive, index = np.asarray(sample.valid), np.asarray(sample.positive), np.asarray(sample.index)
     assert (positive.sum(), (valid & ~positive).sum()) == expected
@@ -92,6 +104,27 @@ def test_a_row_of_the_batch_draws_alike_in_any_batch():
     batch = jax.jit(jax.vmap(one))(keys)
     np.testing.assert_array_equal(batch.index[2], jax.jit(one)(keys[2]).index)
     assert not np.array_equal(batch.index[2], batch.index[3])
+
+
+def test_ground_truth_joins_the_proposals_and_its_padding_changes_nothing():
+    rng = np.random.RandomState(0)
+    proposals, boxes = (jnp.asarray(rng.rand(n, 4), jnp.float32) for n in (30, 3))
+
+    @partial(jax.jit, static_argnums=0)
+    def of(padding):
+        padded = jnp.concatenate([boxes, jnp.zeros((padding, 4))])
+        candidates, valid, numbers = with_truth(
+            proposals, jnp.arange(30) < 25, padded, jnp.arange(3 + padding) < 3
+        )
+        positive = valid & ((jnp.arange(33 + padding) % 3 == 0) | (jnp.arange(33 + padding) >= 30))
+        sample = balanced(jax.random.key(7), numbers, positive, valid & ~positive, total=12, most_positive=4)
+        return candidates, valid, sample
+
+    candidates, valid, sample = of(0)
+    np.testing.assert_array_equal(candidates, jnp.concatenate([proposals, boxes]))
+    assert valid.sum() == 28
+    for one, other in zip(sample, of(5)[2], strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_more_positives_than_rows_are_refused():

@@ -43,22 +43,18 @@ def test_proposals_are_openmmlabs(golden, padding: int):
     np.testing.assert_allclose(
         found.scores[:100], reference["mask_rcnn/test/proposals/img1/scores"], atol=1e-6
     )
-    np.testing.assert_allclose(
-        found.boxes[:100], reference["mask_rcnn/test/proposals/img1/boxes"], atol=1e-3
-    )
+    np.testing.assert_allclose(found.boxes[:100], reference["mask_rcnn/test/proposals/img1/boxes"], atol=1e-3)
 
 
 def test_a_pyramid_with_few_boxes_leaves_rows_empty():
     """One anchor is decoded out of the picture and so has no width, another takes no part."""
     level = jnp.array([[0.0, 0, 10, 10], [-40, 0, -20, 10], [20, 20, 30, 30], [0, 0, 9, 10]])
-    found = propose(
+    found = jax.jit(partial(propose, per_level=6, most=5))(
         [jnp.array([1.0, 3.0, 2.0, 0.5])],
         [jnp.zeros((4, 4))],
         [level],
         [jnp.array([True, True, False, True])],
         jnp.array([50, 50]),
-        per_level=6,
-        most=5,
     )
     np.testing.assert_array_equal(found.valid, [True] + [False] * 4)
     np.testing.assert_array_equal(found.boxes[0], [0, 0, 10, 10])
@@ -96,7 +92,8 @@ def test_detections_are_openmmlabs(golden, name: str):
     assert found.complete.all()
     for picture in (0, 1):
         theirs = {
-            part: reference[f"mask_rcnn/test/{name}/img{picture}/{part}"] for part in ("boxes", "scores", "labels")
+            part: reference[f"mask_rcnn/test/{name}/img{picture}/{part}"]
+            for part in ("boxes", "scores", "labels")
         }
         count = len(theirs["labels"])
         assert int(found.valid[picture].sum()) == count
