@@ -15,10 +15,13 @@ def test_targets_from_bitmaps_are_openmmlabs(golden):
     reference = golden("openmmlab_rois")
     bitmaps = np.unpackbits(reference["mask_target/masks"])[: 4 * 96 * 128].reshape(4, 96, 128)
     expected = np.unpackbits(reference["mask_target/target_28"])[: 16 * 28 * 28].reshape(16, 28, 28)
-    found = from_bitmaps(
-        bitmaps, reference["mask_target/boxes"], reference["mask_target/gt_index"].astype(np.int32)
-    )
-    assert (np.asarray(found) != expected).sum() == 0
+    found = from_bitmaps(bitmaps, reference["mask_target/boxes"], reference["mask_target/gt_index"])
+    differing = np.argwhere(np.asarray(found) != expected)
+    # Two averages are exactly a half but for the rounding of their sum: .50000095 there.
+    assert {tuple(place) for place in differing} <= {
+        tuple(place) for place in reference["mask_target/at_threshold"]
+    }
+    assert len(reference["mask_target/at_threshold"]) == 2
 
 
 def test_a_box_full_of_its_instance_is_all_ones_and_half_of_it_half():
