@@ -12,10 +12,10 @@ TILE = 256
 
 
 class Selection(NamedTuple):
-    """Up to k of n boxes, best first; the rows behind the last are empty."""
+    """Up to k of n boxes, best first; what stands behind the last is empty."""
 
-    index: Int32[Array, " k"]  # into the boxes; 0 in empty rows
-    scores: Float[Array, " k"]  # 0 in empty rows
+    rows: Int32[Array, " k"]  # of the boxes; 0 where empty
+    scores: Float[Array, " k"]  # 0 where empty
     valid: Bool[Array, " k"]
 
 

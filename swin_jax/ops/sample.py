@@ -8,9 +8,9 @@ from jaxtyping import Array, Bool, Float, Int32, Key, UInt32
 
 
 class Sample(NamedTuple):
-    """The candidates of one picture that enter a loss: first the positives, then the negatives, then empty rows."""
+    """The candidates of one picture that enter a loss: first the positives, then the negatives, then nothing."""
 
-    index: Int32[Array, " total"]  # into the candidates; 0 in empty rows
+    rows: Int32[Array, " total"]  # of the candidates; 0 where empty
     positive: Bool[Array, " total"]
     valid: Bool[Array, " total"]
 

@@ -67,7 +67,7 @@ def propose(
     found, scores, valid = (jnp.stack(parts) for parts in zip(*best, strict=True))
     # One problem per level under vmap: what suppression with a level per group gives, at a fifth of the work.
     kept = jax.vmap(functools.partial(nms, threshold=threshold, most=per_level))(found, scores, valid)
-    found = jnp.take_along_axis(found, kept.index[:, :, None], axis=1).reshape(-1, 4)
+    found = jnp.take_along_axis(found, kept.rows[:, :, None], axis=1).reshape(-1, 4)
     scores = jnp.where(kept.valid, kept.scores, -1.0).ravel()
     scores, order = jax.lax.top_k(scores, min(most, scores.shape[0]))
     order, scores = jnp.pad(order, (0, most - order.shape[0])), _padded(scores, most, -1.0)
@@ -132,10 +132,10 @@ def detect(
         # The best pair cut off is no better than the last one looked at.
         unharmed = kept.valid[-1] & (kept.scores[-1] >= best[-1])
     return Detections(
-        boxes=jnp.where(kept.valid[:, None], found[kept.index], 0.0),
+        boxes=jnp.where(kept.valid[:, None], found[kept.rows], 0.0),
         scores=kept.scores,
-        labels=jnp.where(kept.valid, label[kept.index], 0),
-        row=jnp.where(kept.valid, row[kept.index], 0),
+        labels=jnp.where(kept.valid, label[kept.rows], 0),
+        row=jnp.where(kept.valid, row[kept.rows], 0),
         valid=kept.valid,
         complete=(above <= candidates) | unharmed,
     )

@@ -50,7 +50,7 @@ def test_nms_is_openmmlabs(golden, threshold: float):
         tile=32,
     )
     assert int(found.valid.sum()) == len(expected)
-    np.testing.assert_array_equal(found.index[: len(expected)], expected)
+    np.testing.assert_array_equal(found.rows[: len(expected)], expected)
 
 
 def as_set(boxes: np.ndarray, scores: np.ndarray) -> set[tuple[float, ...]]:
@@ -63,7 +63,7 @@ def test_nms_of_tied_pairs_is_openmmlabs(golden):
     found = select(boxes, scores, np.ones(60, bool), threshold=0.5, most=60)
     dets = reference["nms/tied_iou0.5/dets"]
     valid = np.asarray(found.valid)
-    index = np.asarray(found.index)[valid]
+    index = np.asarray(found.rows)[valid]
     assert as_set(boxes[index], np.asarray(found.scores)[valid]) == as_set(dets[:, :4], dets[:, 4])
 
 
@@ -79,7 +79,7 @@ def test_nms_of_groups_is_openmmlabs(golden):
         groups=reference["batched_nms/ids"],
     )
     assert int(found.valid.sum()) == len(expected)
-    np.testing.assert_array_equal(found.index[: len(expected)], expected)
+    np.testing.assert_array_equal(found.rows[: len(expected)], expected)
 
 
 @pytest.mark.parametrize("tile", [16, 256])
@@ -101,7 +101,7 @@ def test_nms_is_the_greedy_algorithm(tile: int):
     found = batched(boxes, scores, valid, groups=groups)
     for number in range(100):
         expected = greedy(boxes[number], scores[number], valid[number], 0.5, groups[number])
-        ours = np.asarray(found.index[number])[np.asarray(found.valid[number])]
+        ours = np.asarray(found.rows[number])[np.asarray(found.valid[number])]
         assert ours.tolist() == expected
 
 
@@ -120,7 +120,7 @@ def test_identical_boxes_leave_the_first_of_the_best():
     scores[[7, 9]] = 0.75
     found = select(boxes, scores, np.ones(40, bool), threshold=0.5, most=3)
     np.testing.assert_array_equal(found.valid, [True, False, False])
-    assert found.index[0] == 7
+    assert found.rows[0] == 7
 
 
 def test_empty_boxes_suppress_nothing_and_no_box_gives_nothing():
@@ -153,7 +153,7 @@ def test_soft_nms_is_openmmlabs(golden, method: str):
     found = soft(method, most=120)(boxes, scores, np.ones(120, bool))
     count = len(index)
     assert int(found.valid.sum()) == count
-    np.testing.assert_array_equal(found.index[:count], index)
+    np.testing.assert_array_equal(found.rows[:count], index)
     np.testing.assert_allclose(found.scores[:count], dets[:, 4], atol=1e-6)
 
 
@@ -164,7 +164,7 @@ def test_soft_nms_of_tied_pairs_is_openmmlabs(golden, method: str):
     boxes, scores = reference["nms/tied/boxes"], reference["nms/tied/scores"]
     found = soft(method, most=60)(boxes, scores, np.ones(60, bool))
     valid = np.asarray(found.valid)
-    ours = as_set(boxes[np.asarray(found.index)[valid]], np.asarray(found.scores)[valid])
+    ours = as_set(boxes[np.asarray(found.rows)[valid]], np.asarray(found.scores)[valid])
     assert ours == as_set(dets[:, :4], dets[:, 4])
 
 
@@ -172,7 +172,7 @@ def test_soft_nms_leaves_other_groups_alone():
     boxes = np.tile(np.array([[0, 0, 4, 4]], np.float32), (3, 1))
     scores = np.array([0.9, 0.8, 0.7], np.float32)
     found = soft("gaussian", most=3)(boxes, scores, np.ones(3, bool), groups=np.array([0, 1, 0], np.int32))
-    np.testing.assert_array_equal(found.index, [0, 1, 2])
+    np.testing.assert_array_equal(found.rows, [0, 1, 2])
     np.testing.assert_allclose(found.scores, [0.9, 0.8, 0.7 * np.exp(-2)], rtol=1e-6)
 
 

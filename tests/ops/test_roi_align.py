@@ -151,6 +151,27 @@ def test_both_forms_agree_on_a_pyramid_in_bfloat16():
     np.testing.assert_allclose(one.astype(jnp.float32), other.astype(jnp.float32), atol=0.02)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_eight_devices_give_what_one_gives(method: str):
+    """Pictures spread over devices; the number of points is that of the largest box of all of them."""
+    rng = np.random.RandomState(1)
+    features = rng.standard_normal((8, 10, 12, 3)).astype(np.float32)
+    corner = rng.uniform(0, 30, (8, 5, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(1, 18, (8, 5, 2))], axis=2).astype(np.float32)
+    boxes[3] *= 1.5
+
+    @jax.jit
+    @jax.grad
+    def gradient(features, boxes):
+        return jnp.sum(roi_align([features], boxes, strides=(4,), size=2, method=method) ** 2)
+
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    spread = jax.NamedSharding(mesh, jax.P("data"))
+    many = gradient(*jax.device_put((features, boxes), spread))
+    assert many.sharding.is_equivalent_to(spread, 4)
+    np.testing.assert_allclose(many, gradient(jnp.asarray(features), jnp.asarray(boxes)), atol=1e-5)
+
+
 def test_boxes_get_no_gradient():
     features = [jnp.ones((1, 6, 6, 2))]
 

@@ -39,7 +39,7 @@ def test_counts_are_exact(positives: int, negatives: int, expected: tuple[int, i
         total=32,
         most_positive=8,
     )
-    valid, positive, index = np.asarray(sample.valid), np.asarray(sample.positive), np.asarray(sample.index)
+    valid, positive, index = np.asarray(sample.valid), np.asarray(sample.positive), np.asarray(sample.rows)
     assert (positive.sum(), (valid & ~positive).sum()) == expected
     assert valid[: sum(expected)].all()
     assert positive[: expected[0]].all()
@@ -52,7 +52,7 @@ def test_fewer_candidates_than_rows():
     one = jnp.array([True, False, False])
     sample = draw(jax.random.key(0), names(3), one, ~one, total=8, most_positive=4)
     np.testing.assert_array_equal(sample.valid, [True] * 3 + [False] * 5)
-    assert sorted(np.asarray(sample.index)[:3].tolist()) == [0, 1, 2]
+    assert sorted(np.asarray(sample.rows)[:3].tolist()) == [0, 1, 2]
 
 
 def test_every_candidate_is_drawn_equally_often():
@@ -62,18 +62,18 @@ def test_every_candidate_is_drawn_equally_often():
     sample = jax.jit(
         jax.vmap(lambda key: balanced(key, names(40), positive, ~positive, total=12, most_positive=4))
     )(keys)
-    counts = np.bincount(np.asarray(sample.index).ravel(), minlength=40)
+    counts = np.bincount(np.asarray(sample.rows).ravel(), minlength=40)
     for kind, expected in ((0, 400), (1, 800)):
         drawn = counts[kind::2]
         assert ((drawn - expected) ** 2 / expected).sum() < 50
     # Neighbours are not drawn together: 4 of 20 hold a given pair in 4 * 3 / (20 * 19) of the draws.
-    first = np.asarray(sample.index)[:, :4]
+    first = np.asarray(sample.rows)[:, :4]
     together = ((first == 0).any(1) & (first == 2).any(1)).mean()
     assert together == pytest.approx(12 / 380, abs=0.02)
 
 
 def chosen(sample: Sample, of: np.ndarray) -> set[int]:
-    return set(of[np.asarray(sample.index)[np.asarray(sample.valid)]].tolist())
+    return set(of[np.asarray(sample.rows)[np.asarray(sample.valid)]].tolist())
 
 
 def test_padding_and_order_change_no_draw():
@@ -102,8 +102,8 @@ def test_a_row_of_the_batch_draws_alike_in_any_batch():
     one = partial(balanced, names=names(60), positive=positive, negative=~positive, total=10, most_positive=5)
     keys = row_keys(jax.random.key(5), 4)
     batch = jax.jit(jax.vmap(one))(keys)
-    np.testing.assert_array_equal(batch.index[2], jax.jit(one)(keys[2]).index)
-    assert not np.array_equal(batch.index[2], batch.index[3])
+    np.testing.assert_array_equal(batch.rows[2], jax.jit(one)(keys[2]).rows)
+    assert not np.array_equal(batch.rows[2], batch.rows[3])
 
 
 def test_ground_truth_joins_the_proposals_and_its_padding_changes_nothing():
