@@ -91,7 +91,7 @@ def linear_pyramid(strides: tuple[int, ...]) -> list[jax.Array]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("sampling", [ADAPTIVE, 1, 3])
+@pytest.mark.parametrize("sampling", [ADAPTIVE, 3])
 def test_a_linear_field_is_read_at_the_middle_of_the_bins(method: str, sampling: int):
     """Each box on its own level: whatever the level and the points, a linear field gives the bin's centre."""
     strides = (4, 8, 16, 32)
@@ -141,12 +141,12 @@ def naive(features: np.ndarray, box: np.ndarray, size: int, sampling: int) -> np
 def test_each_box_reads_its_level_point_by_point(method: str, sampling: int):
     """Also boxes that leave the picture, thin ones, and one of no extent along x where sampling is fixed."""
     rng = np.random.RandomState(3)
-    maps = [rng.standard_normal((1, 64 // s, 80 // s, 2)).astype(np.float32) for s in (1, 2, 4)]
+    maps = [rng.standard_normal((1, 64 // s, 80 // s, 2)).astype(np.float32) for s in (1, 2)]
     corner = rng.uniform(-20, 200, (9, 2))
     boxes = np.concatenate([corner, corner + rng.uniform(3, 300, (9, 2))], axis=1)
     boxes = np.concatenate([boxes, [[30, 40, 30.5 if sampling == ADAPTIVE else 30, 200]]]).astype(np.float32)
-    levels = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, 0], np.int32)
-    align = partial(roi_align, strides=(4, 8, 16), size=3, sampling=sampling, method=method, chunk=4)
+    levels = np.array([0, 1, 1, 0, 1, 0, 0, 1, 1, 0], np.int32)
+    align = partial(roi_align, strides=(4, 8), size=3, sampling=sampling, method=method, chunk=4)
     found = jax.jit(align)([jnp.asarray(level) for level in maps], boxes[None], levels=levels[None])[0]
     expected = [
         naive(maps[level][0].astype(float), box.astype(float) / (4 * 2**level), 3, sampling)
@@ -157,21 +157,20 @@ def test_each_box_reads_its_level_point_by_point(method: str, sampling: int):
 
 def test_both_forms_agree_on_a_pyramid_in_bfloat16():
     rng = np.random.RandomState(0)
-    pyramid = [jnp.asarray(rng.standard_normal((2, 32 // s, 40 // s, 5)), jnp.bfloat16) for s in (1, 2, 4)]
+    pyramid = [jnp.asarray(rng.standard_normal((2, 32 // s, 40 // s, 5)), jnp.bfloat16) for s in (1, 2)]
     corner = rng.uniform(0, 100, (2, 9, 2))
     boxes = jnp.asarray(
         np.concatenate([corner, corner + rng.uniform(2, 200, (2, 9, 2))], axis=2), jnp.float32
     )
     one, other = (
-        jax.jit(partial(roi_align, strides=(4, 8, 16), size=3, method=method))(pyramid, boxes)
+        jax.jit(partial(roi_align, strides=(4, 8), size=3, method=method))(pyramid, boxes)
         for method in METHODS
     )
     assert one.dtype == other.dtype == jnp.bfloat16
     np.testing.assert_allclose(one.astype(jnp.float32), other.astype(jnp.float32), atol=0.02)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_eight_devices_give_what_one_gives(method: str):
+def test_eight_devices_give_what_one_gives():
     """Pictures spread over devices; the number of points is that of the largest box of all of them."""
     rng = np.random.RandomState(1)
     features = rng.standard_normal((8, 10, 12, 3)).astype(np.float32)
@@ -182,7 +181,7 @@ def test_eight_devices_give_what_one_gives(method: str):
     @jax.jit
     @jax.grad
     def gradient(features, boxes):
-        return jnp.sum(roi_align([features], boxes, strides=(4,), size=2, method=method) ** 2)
+        return jnp.sum(roi_align([features], boxes, strides=(4,), size=2, method="gather") ** 2)
 
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     spread = jax.NamedSharding(mesh, jax.P("data"))
