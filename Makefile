@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 RUN := runs/demo
 FAST := tests/ops tests/models tests/tasks tests/training tests/data/test_pipeline.py tests/runs/test_hosts.py
 
-.PHONY: demo test test-newest parity lint clean
+.PHONY: demo test test-long test-newest parity lint clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.run  ## Prepare the embedded data set, train, evaluate, predict and draw on this machine's CPU.
@@ -15,14 +15,17 @@ demo: $(VENV)/.run  ## Prepare the embedded data set, train, evaluate, predict a
 	$(BIN)/python -m swin_jax.predict --workdir=$(RUN) --split=val
 	@echo "Pictures and curves: $(RUN)/curves.png and $(RUN)/pictures/"
 
-test: $(VENV)/.test  ## All tests but the live comparison with PyTorch; needs no torch.
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --ignore=tests/parity
+test: $(VENV)/.test  ## All tests but the long ones and the live comparison with PyTorch; needs no torch.
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --ignore=tests/parity -m "not long"
+
+test-long: $(VENV)/.test  ## The long ones: runs killed at random, moved to other devices, stopped on several hosts.
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --ignore=tests/parity -m long
 
 test-newest:  ## The fast tests with the newest jax, in a venv of their own; wants make PYTHON=python3.12 or later.
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 12) else \
 	  "the newest jax needs Python 3.12 or later, $(PYTHON) is " + sys.version.split()[0])'
 	$(MAKE) VENV=.venv-newest .venv-newest/.test
-	.venv-newest/bin/python -m pytest --numprocesses=2 --dist=loadgroup $(FAST)
+	.venv-newest/bin/python -m pytest --numprocesses=2 --dist=loadgroup -m "not long" $(FAST)
 
 parity: $(VENV)/.parity  ## The same weights in PyTorch implementations, compared live.
 	$(BIN)/python -m pytest tests/parity

@@ -168,7 +168,17 @@ def test_structures_see_what_a_step_compiles_to() -> None:
         assert structure(changed) != structure(base), field
 
 
-@pytest.mark.parametrize(("path", "variant"), one_of_each_structure(), ids=name_of)
+def steps() -> list[Any]:
+    """One of each structure; of segmenters, which compile for half a minute, all but the first are long tests."""
+    first = AUGMENTED[1]
+    return [
+        pytest.param(path, variant, marks=pytest.mark.long if is_long else ())
+        for path, variant in one_of_each_structure()
+        for is_long in [shrunk(path, variant).task == "segmentation" and (path.stem, variant) != first]
+    ]
+
+
+@pytest.mark.parametrize(("path", "variant"), steps(), ids=name_of)
 def test_every_experiment_steps_once(path: Path, variant: str) -> None:
     config, examples = shrunk(path, variant), 1000
     schedule = experiment.learning_rate(config, examples)

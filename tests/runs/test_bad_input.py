@@ -217,6 +217,7 @@ def test_a_file_in_the_place_of_the_run_directory(micro: Micro, tmp_path: Path) 
     assert (tmp_path / "run").read_text() == "mine"
 
 
+@pytest.mark.long
 def test_a_full_disk_ends_the_run_and_it_resumes(folder: Path, tmp_path: Path) -> None:
     """No file may grow beyond 20 kB: the checkpoints of 6,960 parameters and their moments do."""
     limited = (

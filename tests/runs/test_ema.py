@@ -59,6 +59,7 @@ def test_both_are_scored_and_a_trace_is_left(averaged: Path) -> None:
     assert len(list(averaged.glob("profile/plugins/profile/*/*.xplane.pb"))) == 1
 
 
+@pytest.mark.long
 def test_stopped_and_resumed_the_average_is_bit_for_bit_the_same(
     averaged: Path, micro: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -149,6 +149,7 @@ def test_two_hosts_equal_one(folder: Path, fields: dict[str, Any], whole: Path, 
         assert two["eval/loss"] == pytest.approx(single["eval/loss"], rel=1e-4)
 
 
+@pytest.mark.long
 def test_stopped_killed_and_gone_on_with(
     folder: Path, fields: dict[str, Any], whole: Path, tmp_path: Path
 ) -> None:

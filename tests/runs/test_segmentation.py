@@ -78,6 +78,7 @@ def bits(workdir: Path) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(open_run(str(workdir), checkpoint="newest").load())]
 
 
+@pytest.mark.long
 def test_a_run_resumes_to_the_bit_and_its_maps_score_what_it_scored(
     pairs: Path, micro: Callable[[], Config], tmp_path: Path
 ) -> None:
