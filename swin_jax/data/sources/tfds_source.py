@@ -200,7 +200,7 @@ def _picture_and_class(features: Any, kind: str) -> tuple[str, str]:
         if len(preferred) != 1:
             raise ValueError(
                 f"{kind} is no image classification set: expected one {sort.__name__} feature, "
-                f"got {len(names)} among {', '.join(features)}"
+                f"got {len(names)} among {', '.join(sorted(features))}"
             )
         found += preferred
     return found[0], found[1]
