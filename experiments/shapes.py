@@ -59,7 +59,7 @@ def _segmentation() -> Config:
     config = base_config()
     use_upernet_recipe(config, "upernet_swin_tiny", crop=64)
     use_micro_upernet(config)
-    config.total = "6 epochs"
+    config.total = "8 epochs"
     config.evaluate_every = config.checkpoint_every = "2 epochs"
 
     config.data.source = "shapes/easy"
