@@ -178,13 +178,20 @@ def write_weights(
     path = Path(path)
     check_suffix(path, layout)
     state = state_of(params, layout, image_size=image_size)
+    save_state(path, state, layout, description)
+    return state
+
+
+def save_state(
+    path: Path, state: Mapping[str, np.ndarray], layout: str, description: Mapping[str, Any] | None
+) -> None:
+    """Writes a state dict that is in `layout` already: as PyTorch by the suffix, else as safetensors."""
     if path.suffix in PICKLES:
         write_pickle(path, state, LAYOUTS[layout].container)
     elif layout == OURS:
         write_safetensors(path, state, {DESCRIPTION: json.dumps(dict(description or {}) | {"format": 1})})
     else:
         write_safetensors(path, state, {"format": "pt"})
-    return state
 
 
 def check_suffix(path: Path, layout: str) -> None:

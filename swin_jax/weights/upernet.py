@@ -5,7 +5,6 @@ parameters and statistics by their paths.
 """
 
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,21 @@ import numpy as np
 
 from swin_jax.weights.architecture import architecture
 from swin_jax.weights.backbones import RESNET
-from swin_jax.weights.exchange import OURS, Weights, check_suffix, check_values, own, sort_state, state_of
-from swin_jax.weights.files import DESCRIPTION, PICKLES, read_arrays, write_pickle, write_safetensors
+from swin_jax.weights.exchange import (
+    OURS,
+    Weights,
+    check_suffix,
+    check_values,
+    own,
+    save_state,
+    sort_state,
+    state_of,
+)
+from swin_jax.weights.files import read_arrays
 from swin_jax.weights.fit import Fitted, fit
 from swin_jax.weights.heads import FRESH
 from swin_jax.weights.kinds import Shape
 from swin_jax.weights.layouts import Layout, State, listed, read_state, rows, write_state
-from swin_jax.weights.tables import LAYOUTS
 
 POOL_SCALES = (1, 2, 3, 6)
 BACKBONE = "backbone/"
@@ -105,12 +112,7 @@ def write_upernet(
     path = Path(path)
     state = state_of_upernet(weights, layout)
     check_suffix(path, layout)
-    if path.suffix in PICKLES:
-        write_pickle(path, state, LAYOUTS[layout].container)
-    elif layout == OURS:
-        write_safetensors(path, state, {DESCRIPTION: json.dumps(dict(description or {}) | {"format": 1})})
-    else:
-        write_safetensors(path, state, {"format": "pt"})
+    save_state(path, state, layout, description)
     return state
 
 

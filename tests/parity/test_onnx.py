@@ -10,11 +10,6 @@ from swin_jax.exports import onnx
 from swin_jax.exports.frozen import difference
 from tests.exports.test_export import SIZE, origin_of
 
-pytest.importorskip("onnxruntime")
-try:
-    onnx.converter()
-except ValueError as error:
-    pytest.skip(str(error), allow_module_level=True)
 # jax2onnx speaks of what others deprecated.
 pytestmark = pytest.mark.filterwarnings("default")
 

@@ -9,8 +9,6 @@ from swin_jax.data.photographs import write_photographs
 from swin_jax.data.sources import open_source
 from swin_jax.measure import torch_peer
 
-if torch_peer.missing():
-    pytest.skip(torch_peer.missing(), allow_module_level=True)
 # timm and torch speak of their own deprecations when imported and compiled.
 pytestmark = pytest.mark.filterwarnings("default")
 
