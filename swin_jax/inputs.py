@@ -43,6 +43,11 @@ class Data:
         return getattr(self.train, "coding", None)
 
     @cached_property
+    def truth(self) -> Any:
+        """As `truth_of` the evaluation split."""
+        return truth_of(self.evaluation)
+
+    @cached_property
     def buckets(self) -> Buckets:
         """What decides the shapes of each evaluation example.
 
@@ -105,6 +110,12 @@ def evaluation_batches(
         threads=config.data.threads,
         buckets=buckets,
     )
+
+
+def truth_of(source: Source) -> Any:
+    """What a split knows beyond its batches and evaluations are scored against; None where batches hold it all."""
+    made = getattr(source, "truth", None)
+    return None if made is None else made()
 
 
 def open_data(config: Config, *, eval_split: str | None = None) -> Data:

@@ -302,7 +302,7 @@ def make_evaluation(plan: Plan, watch: Watch) -> Callable[[TrainState, int], Map
         variables = {"": (state.params, state.model_state)}
         if plan.ema is not None:
             variables[experiment.EMA] = (state.ema_params, state.ema_model_state)
-        found = evaluate_each(plan.task, predict_step, variables, followed, plan.mesh)
+        found = evaluate_each(plan.task, predict_step, variables, followed, plan.mesh, plan.data.truth)
         if hosts.writer():
             save_pictures(plan.directory / "pictures", plan.task, list(found.values())[-1])
         return {

@@ -118,11 +118,11 @@ class Classification:
         stacked = jnp.stack(views)
         return {"log_probabilities": jax.nn.logsumexp(stacked, axis=0) - jnp.log(jnp.float32(len(views)))}
 
-    def scorer(self) -> "ClassificationScorer":
+    def scorer(self, truth: Any = None) -> "ClassificationScorer":
         return ClassificationScorer(self.class_names)
 
     def draw(
-        self, batch: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray]
+        self, batch: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray], truth: Any = None
     ) -> dict[str, np.ndarray]:
         """A contact sheet of the batch's first pictures; wrong ones carry their true class too."""
         rows = np.flatnonzero(_counted(batch))[: self.sheet_rows]

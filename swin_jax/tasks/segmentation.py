@@ -212,11 +212,11 @@ class Segmentation:
         mean = sum(views[1:], start=views[0])
         return {"classes": jnp.argmax(mean, axis=-1).astype(jnp.uint8)}
 
-    def scorer(self) -> "SegmentationScorer":
+    def scorer(self, truth: Any = None) -> "SegmentationScorer":
         return SegmentationScorer(self.class_names)
 
     def draw(
-        self, batch: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray]
+        self, batch: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray], truth: Any = None
     ) -> dict[str, np.ndarray]:
         """The batch's first pictures, each beside its labels and its prediction, with a legend."""
         rows = []

@@ -93,10 +93,12 @@ class Task(Protocol):
         """The predictions of all views as one."""
         ...
 
-    def scorer(self) -> Scorer: ...
+    def scorer(self, truth: Any = None) -> Scorer:
+        """A fresh one. `truth` is what the evaluation split knows beyond its batches, where it has that."""
+        ...
 
     def draw(
-        self, batch: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray]
+        self, batch: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray], truth: Any = None
     ) -> dict[str, np.ndarray]:
         """Pictures for a person: name -> uint8 [H, W, 3]."""
         ...

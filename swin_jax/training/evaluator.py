@@ -20,11 +20,13 @@ PredictStep = Callable[[Any, Any, Batch], Predictions]
 
 
 class Evaluation(NamedTuple):
-    """What a pass leaves behind: the counts of all hosts, and some of this host's rows to draw."""
+    """What a pass leaves behind: the counts of all hosts, some of this host's rows to draw, and what it was scored
+    against beyond its batches."""
 
     scorer: Scorer
     batch: Mapping[str, np.ndarray]
     predictions: Mapping[str, np.ndarray]
+    truth: Any = None
 
 
 def make_predict_step(task: Task, mesh: Mesh) -> PredictStep:
@@ -43,13 +45,16 @@ def evaluate(
     model_state: Any,
     batches: Iterable[Mapping[str, np.ndarray]],
     mesh: Mesh,
+    truth: Any = None,
 ) -> Evaluation:
     """Predicts and scores `batches` (this host's rows of each; the same number on every host).
+
+    `truth` is what the split knows beyond its batches, for the task's scorer.
 
     Raises:
         ValueError: there is no batch.
     """
-    return evaluate_each(task, predict_step, {"": (params, model_state)}, batches, mesh)[""]
+    return evaluate_each(task, predict_step, {"": (params, model_state)}, batches, mesh, truth)[""]
 
 
 def evaluate_each(
@@ -58,9 +63,10 @@ def evaluate_each(
     variables: Mapping[str, tuple[Any, Any]],
     batches: Iterable[Mapping[str, np.ndarray]],
     mesh: Mesh,
+    truth: Any = None,
 ) -> dict[str, Evaluation]:
     """As `evaluate`, of several `(params, model_state)` by name: each batch is read once."""
-    scorers = {name: task.scorer() for name in variables}
+    scorers = {name: task.scorer(truth) for name in variables}
     samples = {name: Sample(task.sheet_rows) for name in variables}
     waiting: tuple[Mapping[str, np.ndarray], dict[str, Predictions]] | None = None
 
@@ -79,7 +85,9 @@ def evaluate_each(
     if waiting is None:
         raise ValueError("the evaluation split has no examples")
     score(*waiting)
-    return {name: Evaluation(merge_over_hosts(scorers[name]), *samples[name].rows()) for name in variables}
+    return {
+        name: Evaluation(merge_over_hosts(scorers[name]), *samples[name].rows(), truth) for name in variables
+    }
 
 
 class Sample:
@@ -122,7 +130,7 @@ def _hashes(indices: np.ndarray) -> np.ndarray:
 
 def save_pictures(directory: epath.Path, task: Task, found: Evaluation) -> None:
     """Writes what the task and its scorer draw of an evaluation, replacing older pictures of the same name."""
-    drawn = {**found.scorer.draw(), **task.draw(found.batch, found.predictions)}
+    drawn = {**found.scorer.draw(), **task.draw(found.batch, found.predictions, found.truth)}
     for name, picture in drawn.items():
         write_atomically(directory / f"{name}.png", pictures.png(picture))
 
