@@ -12,9 +12,9 @@ Prints what became of every tensor, reads the written file back and compares the
 x.card.json and x.README.md for a file x.safetensors, card.json and README.md in a directory. Where PyTorch and the
 other library are installed, logits are compared too: on the pictures named, or on noise.
 
-A segmentation run, or a file with an UperNet, is converted whole, heads and batch statistics too, between swin_jax,
-openmmlab, official-dense, transformers and transformers-5 (a file of names and tensors; on a ResNet or ViT swin_jax
-alone).
+A segmentation or detection run, or a file with an UperNet or Mask R-CNN, is converted whole, heads and batch statistics
+too, between swin_jax, openmmlab, official-dense and (UperNet) transformers and transformers-5: a file of names and
+tensors. On a ResNet or ViT they are written as swin_jax alone.
 """
 
 import json
@@ -37,8 +37,8 @@ from swin_jax.origin import Origin, check_run, origin_of
 from swin_jax.training.provenance import provenance
 from swin_jax.training.run_directory import RunDirectoryError
 from swin_jax.weights import FORMATS, OURS, Weights, peers, read_weights, state_of, unflatten, write_weights
+from swin_jax.weights.composed import classes_of, family_of, known_family, read_composed, write_composed
 from swin_jax.weights.exchange import check_suffix
-from swin_jax.weights.upernet import is_upernet, read_upernet, write_upernet
 
 WEIGHTS = cli.weights_flag()
 OUTPUT = cli.output_flag()
@@ -72,10 +72,10 @@ def convert(source: str, output: str, to: str, *, pictures: Sequence[str] = ()) 
     file = path / "model.safetensors" if as_directory else path
     check_suffix(file, to)
     read = pretrained.read(source, checkpoint=CHECKPOINT.value, whole=True)
-    if is_upernet(read.params):
+    if family := family_of(read.params):
         if MODEL.value:
-            raise ValueError(f"--model is {MODEL.value!r}, but {source} is an UperNet: leave it out")
-        return convert_segmenter(read, path, to)
+            raise ValueError(f"--model is {MODEL.value!r}, but {source} is {family.name}: leave it out")
+        return convert_composed(read, path, to)
     origin = origin_of(read, model=MODEL.value)
     weights, fitted, shown = origin.weights, origin.fitted, origin.preprocessing
     written = write_weights(file, fitted.params, to, description=origin.description, image_size=shown.size)
@@ -108,8 +108,9 @@ def convert(source: str, output: str, to: str, *, pictures: Sequence[str] = ()) 
     }
 
 
-def convert_segmenter(weights: Weights, file: Path, to: str) -> dict[str, Any]:
-    """As `convert`, of a whole UperNet with its statistics. A card is written where the source says what it is."""
+def convert_composed(weights: Weights, file: Path, to: str) -> dict[str, Any]:
+    """As `convert`, of a whole segmenter or detector with its statistics. A card is written where the source says what
+    it is."""
     check_run(weights)
     known = weights.description
     values = {**weights.params, **weights.statistics}
@@ -118,11 +119,12 @@ def convert_segmenter(weights: Weights, file: Path, to: str) -> dict[str, Any]:
         "from": {"file": Path(weights.source).name, "format": weights.layout},
         "versions": provenance(),
     }
-    written = write_upernet(file, values, to, description=described)
-    found = read_upernet(file)
+    written = write_composed(file, values, to, description=described)
+    found = read_composed(file)
     check_bits(file, {**found.params, **found.statistics}, values)
     parameters = sum(value.size for value in weights.params.values())
-    cards, notes = [], ["logits of a segmenter are not compared"]
+    family = known_family(weights.params)
+    cards, notes = [], [f"logits of a {family.noun} are not compared"]
     if weights.buffers:
         notes.append(f"{len(weights.buffers)} recomputed buffers left out")
     if known.keys() >= {"model", "preprocessing"}:
@@ -136,7 +138,7 @@ def convert_segmenter(weights: Weights, file: Path, to: str) -> dict[str, Any]:
     return {
         "source": weights.source,
         "format": weights.layout,
-        "model": f"UperNet, {weights.params['decode_head/classifier/bias'].size} classes",
+        "model": f"{family.name.partition(' ')[2]}, {classes_of(family, weights.shapes)} classes",
         "name": known.get("model", {}).get("name", "not named in the file"),
         "output": str(file),
         "cards": [str(file.parent / name) for name in cards],

@@ -14,7 +14,7 @@ from swin_jax.models.swin import SwinTransformer
 from swin_jax.training.provenance import provenance
 from swin_jax.weights import Fitted, Weights, fit
 from swin_jax.weights.architecture import Architecture
-from swin_jax.weights.upernet import is_upernet
+from swin_jax.weights.composed import family_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,9 +98,9 @@ def open_origin(source: str, *, model: str = "", checkpoint: str = "best") -> Or
 def origin_of(weights: Weights, *, model: str = "") -> Origin:
     """As `open_origin`, of weights that are read."""
     source, architecture = weights.source, weights.architecture
-    if is_upernet(weights.params):
+    if family := family_of(weights.params):
         raise ValueError(
-            f"{source} is an UperNet, this is for classifiers and backbones; swin_jax.load_segmenter and "
+            f"{source} is {family.name}, this is for classifiers and backbones; swin_jax.load_segmenter and "
             "save_segmenter read and write it, swin_jax.convert turns it into other formats"
         )
     if architecture is None:

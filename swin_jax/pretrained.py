@@ -24,16 +24,17 @@ from swin_jax.models.upernet import UperNet
 from swin_jax.restore import describe_run, open_run
 from swin_jax.weights import OURS, Fitted, Weights, fit, flatten, read_weights, sort_state, unflatten
 from swin_jax.weights.backbones import fit_backbone, is_backbone
-from swin_jax.weights.exchange import own
-from swin_jax.weights.files import read_arrays
-from swin_jax.weights.upernet import (
+from swin_jax.weights.composed import (
     check_fits,
     check_head,
-    fit_upernet,
-    is_upernet,
-    upernet_of_arrays,
-    write_upernet,
+    composed_of_arrays,
+    family_of,
+    fit_composed,
+    known_family,
+    write_composed,
 )
+from swin_jax.weights.exchange import own
+from swin_jax.weights.files import read_arrays
 
 log = logging.getLogger(__name__)
 BACKBONE = "backbone/"
@@ -55,7 +56,7 @@ def read(
       source: a file (`.safetensors`, `.pth`, `.bin`) or a run directory, local or URL.
       wanted: our path -> shape of the model it is for, if known.
       checkpoint: of a run directory: "best", "newest" or a step.
-      whole: of a file with an UperNet everything, not the backbone alone.
+      whole: of a file with a segmenter or detector everything, not the backbone alone.
 
     Raises:
       ValueError: it cannot be read; one sentence.
@@ -83,9 +84,9 @@ def _whole(
     source: str,
     wanted: Mapping[str, tuple[int, ...]] | None,
 ) -> Weights:
-    """What stands in a file: an UperNet, or the Swin as `read_weights` gives it."""
-    if is_upernet(arrays):
-        return upernet_of_arrays(arrays, description, source)
+    """What stands in a file: a segmenter, a detector, or the Swin as `read_weights` gives it."""
+    if family_of(arrays):
+        return composed_of_arrays(arrays, description, source)
     return own(arrays, source, description) if description else sort_state(arrays, source, wanted)
 
 
@@ -94,14 +95,15 @@ def beginning(
 ) -> Fitted:
     """What a run begins with: weights fitted to its parameters, position tables resampled where they differ.
 
-    A model of another task, which keeps its backbone under "backbone", gets everything from a segmenter, and its
-    backbone from whatever else: what stands beside it is fresh then. Statistics of batch norms come along.
+    A model of another task, which keeps its backbone under "backbone", gets everything from a model of its own
+    family, and its backbone from whatever else: what stands beside it is fresh then. Statistics of batch norms come
+    along.
 
     Args:
       source: as `read` takes it.
       params: the run's parameters, arrays or their shapes.
       model_state: the run's, likewise.
-      head: which head to begin with, see `swin_jax.weights.fit` and `swin_jax.weights.upernet.fit_upernet`.
+      head: which head to begin with, see `swin_jax.weights.fit` and `swin_jax.weights.composed.fit_composed`.
       class_names: of the run.
 
     Raises:
@@ -134,18 +136,21 @@ def _beginning_with_backbone(
         weights = read(source)
     else:
         arrays, description = read_arrays(source)
-        if is_backbone(wanted) and not is_upernet(arrays):
+        if is_backbone(wanted) and not family_of(arrays):
             found, notes = fit_backbone(arrays, source, wanted)
             return _under_backbone(found, params, statistics, (f"values from {source}", *notes))
         weights = _whole(arrays, description, source, wanted)
-    if is_upernet(weights.params):
-        found = fit_upernet(weights, params, statistics, head=head)
+    if family_of(weights.params) == family_of(params) is not None:
+        found = fit_composed(weights, params, statistics, head=head)
         count = f"{len(found.params)} parameters and {len(found.statistics)} statistics"
-        notes = (f"a whole segmenter, {count} from {source} ({weights.layout})", *found.notes)
+        notes = (
+            f"a whole {known_family(params).noun}, {count} from {source} ({weights.layout})",
+            *found.notes,
+        )
         return dataclasses.replace(found, notes=notes)
     if is_backbone(wanted):
         raise ValueError(
-            f"{source} is no segmentation run; a ResNet or ViT begins with one, or with a weight file"
+            f"{source} is no run of such a model; a ResNet or ViT begins with one, or with a weight file"
         )
     found = fit(_backbone_of(weights), wanted, resample=True)
     return _under_backbone(
@@ -275,7 +280,7 @@ def save_segmenter(path: str, params: Any, model_state: Any, layout: str = "open
     values = {
         place: np.asarray(value, np.float32) for tree in trees for place, value in flatten(tree).items()
     }
-    write_upernet(path, values, layout)
+    write_composed(path, values, layout)
 
 
 def features(

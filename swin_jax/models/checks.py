@@ -11,6 +11,7 @@ from jax import Array
 from swin_jax.ops.window_attention import implementation_names
 
 if TYPE_CHECKING:
+    from swin_jax.models.mask_rcnn import MaskRCNN
     from swin_jax.models.resnet import ResNet
     from swin_jax.models.swin import SwinTransformer
     from swin_jax.models.upernet import UperNet
@@ -113,6 +114,13 @@ def check_upernet(model: "UperNet") -> None:
     if model.auxiliary_index > 3:
         raise ValueError(f"auxiliary_index must be 0 to 3, one of the four maps, got {model.auxiliary_index}")
     _check_rate("head_drop_rate", model.head_drop_rate)
+
+
+def check_mask_rcnn(model: "MaskRCNN") -> None:
+    """Raises ValueError if a field of a `MaskRCNN` makes no sense."""
+    for field in ("num_classes", "channels", "fc_channels", "mask_channels", "anchors_per_cell"):
+        _check_integer(field, getattr(model, field), 1)
+    _check_integer("mask_convs", model.mask_convs, 0)
 
 
 def _check_integer(field: str, value: object, least: int) -> None:

@@ -1,12 +1,8 @@
 """Segmentation models by name: UperNet on the backbones of the paper's table 3."""
 
-import dataclasses
-from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
-
-from swin_jax.models.checks import nearest
+from swin_jax.models.composed import Entry, compose
 from swin_jax.models.registry import BASE, LARGE, SMALL, TINY, Published
 from swin_jax.models.resnet import ResNet
 from swin_jax.models.swin import SwinTransformer
@@ -15,15 +11,6 @@ from swin_jax.models.vit import VisionTransformer
 
 PUBLISHED_SIZE = (512, 2048)
 """Height and width of the picture that the published MACs are counted on."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """One registered segmenter: its backbone, that backbone's fields, and the figures of the published table."""
-
-    backbone: Callable[..., nn.Module]
-    fields: dict[str, Any]
-    published: Published
 
 
 def _swin(shape: dict[str, Any], window: int, *published: float) -> Entry:
@@ -66,27 +53,9 @@ def create_segmenter(name: str, num_classes: int = 150, **overrides: Any) -> Upe
     Raises:
       ValueError: if there is no such name or field (both naming the nearest), or if a value makes no sense.
     """
-    if name not in SEGMENTERS:
-        raise ValueError(
-            f"no segmenter is called {name!r}; did you mean {nearest(name, segmenter_names())!r}? "
-            "(swin_jax.summary lists all)"
-        )
-    entry = SEGMENTERS[name]
-    of_head, of_backbone = _fields(UperNet) - {"backbone", "num_classes"}, _fields(entry.backbone)
-    for field in overrides:
-        if field not in of_head | of_backbone:
-            meant = nearest(field, sorted(of_head | of_backbone))
-            raise ValueError(f"segmenter {name!r} has no field {field!r}; did you mean {meant!r}?")
-    backbone = entry.backbone(**entry.fields | {k: v for k, v in overrides.items() if k in of_backbone})
-    return UperNet(backbone, num_classes, **{k: v for k, v in overrides.items() if k in of_head})
+    return compose("segmenter", UperNet, SEGMENTERS, name, num_classes, overrides)
 
 
 def published(name: str) -> Published:
     """The published figures of a segmenter, at 512 x 2048."""
     return SEGMENTERS[name].published
-
-
-def _fields(module: Any) -> set[str]:
-    # What a segmenter needs of its backbone is no choice: four maps, no logits.
-    fixed = {"parent", "name", "num_classes", "features_only", "out_indices"}
-    return {field.name for field in dataclasses.fields(module)} - fixed

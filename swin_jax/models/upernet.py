@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from swin_jax.models import checks
+from swin_jax.models.composed import Composed
 from swin_jax.models.convolutions import AnyMap, Conv, ConvBatchNorm
 from swin_jax.models.layers import TypedModule
 from swin_jax.ops.resize import adaptive_average_pool, resize_bilinear
@@ -106,7 +107,7 @@ class FcnHead(SegmentationHead):
         return self.classify(x, train)
 
 
-class UperNet(TypedModule):
+class UperNet(Composed):
     """Normalised pictures `[B, H, W, 3]` of any size to logits of every 4x4 cell.
 
     Attributes:
@@ -121,7 +122,6 @@ class UperNet(TypedModule):
       align_corners: of every resize in the decode head.
     """
 
-    backbone: nn.Module
     num_classes: int = 150
     channels: int = 512
     pool_scales: Sequence[int] = (1, 2, 3, 6)
@@ -183,20 +183,3 @@ class UperNet(TypedModule):
     def auxiliary(self, maps: Pyramid, train: bool = False) -> Logits:
         """Maps to the logits of the auxiliary head."""
         return self.auxiliary_head(maps[self.auxiliary_index], train)
-
-    @property
-    def num_layers(self) -> int:
-        """Number of values of `layer_of`."""
-        return self.backbone.num_layers
-
-    @nn.nowrap
-    def layer_of(self, path: str) -> int:
-        """The depth of a parameter, for layer-wise learning rates: the backbone's; the heads are the last."""
-        part, _, rest = path.partition("/")
-        return self.backbone.layer_of(rest) if part == "backbone" else self.num_layers - 1
-
-    @nn.nowrap
-    def frozen(self, path: str) -> bool:
-        """Whether the backbone's `frozen_stages` hold the parameter."""
-        part, _, rest = path.partition("/")
-        return part == "backbone" and self.backbone.frozen(rest)

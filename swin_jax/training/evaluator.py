@@ -86,7 +86,8 @@ def evaluate_each(
         raise ValueError("the evaluation split has no examples")
     score(*waiting)
     return {
-        name: Evaluation(merge_over_hosts(scorers[name]), *samples[name].rows(), truth) for name in variables
+        name: Evaluation(merge_over_hosts(scorers[name]), *samples[name].rows(), truth=truth)
+        for name in variables
     }
 
 

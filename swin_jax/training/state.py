@@ -187,7 +187,8 @@ def global_gradients(
 
     With one term the gradient of its numerator is divided by the denominator at the end, so that a single
     all-reduce carries gradients, loss and counts. With several terms the denominators have to be known before
-    the backward pass; under accumulation a forward pass over the micro-batches counts them first.
+    the backward pass: a batch that is not split counts its own, otherwise a forward pass over the micro-batches
+    counts them first.
     """
     micro = micro_batches(batch, accumulation)
 
@@ -197,14 +198,14 @@ def global_gradients(
         terms, aux = task.loss(params, model_state, rows, jax.random.fold_in(key, index))
         return terms, (aux.metrics, aux.model_state)
 
-    def numerators_over(denominators: dict[str, jax.Array] | None) -> Callable[..., Any]:
+    def numerators_over(denominators: Terms | None) -> Callable[..., Any]:
         def scalar(params: Any, model_state: Any, index: jax.Array, rows: Batch) -> tuple[jax.Array, Any]:
             terms, (metrics, new_state) = forward(params, model_state, index, rows)
-            if denominators is None:
+            if len(terms) == 1:
                 objective = jnp.sum(jnp.stack([numerator for numerator, _ in terms.values()]))
             else:
-                fixed = {name: (pair[0], denominators[name]) for name, pair in terms.items()}
-                objective = total(fixed)
+                counted = jax.lax.stop_gradient(terms if denominators is None else denominators)
+                objective = total({name: (pair[0], counted[name][1]) for name, pair in terms.items()})
             return objective, (terms, metrics, new_state)
 
         return jax.grad(scalar, has_aux=True)
@@ -212,14 +213,13 @@ def global_gradients(
     indices = jnp.arange(accumulation)
     names = list(jax.eval_shape(lambda: forward(params, model_state, indices[0], first(micro)))[0])
     denominators = None
-    if len(names) > 1:
-        counted = accumulate(
+    if len(names) > 1 and accumulation > 1:
+        denominators = accumulate(
             lambda state, index, rows: _drop_state(*forward(params, state, index, rows)),
             model_state,
             indices,
             micro,
         )[0]
-        denominators = {name: jax.lax.stop_gradient(pair[1]) for name, pair in counted.items()}
     gradient = numerators_over(denominators)
 
     def one(state: Any, index: jax.Array, rows: Batch) -> tuple[Any, Any]:
@@ -227,7 +227,7 @@ def global_gradients(
         return (gradients, terms, metrics), new_state
 
     (gradients, terms, metrics), model_state = accumulate(one, model_state, indices, micro)
-    if denominators is None:
+    if len(names) == 1:
         (_, denominator) = terms[names[0]]
         gradients = jax.tree.map(lambda g: ratio((g, denominator)), gradients)
     return gradients, terms, metrics, model_state

@@ -91,3 +91,20 @@ def _position(arrays: Arrays, wanted: Shape | None) -> np.ndarray:
 
 POSITION_TOKENS = Kind((3, 4), _position, lambda p, _: (p.reshape(1, -1, p.shape[-1]),))
 POSITION_MAP = Kind((3, 4), _position, lambda p, _: (p.transpose(2, 0, 1)[None],))
+
+ROI_CELLS = 49
+"""Cells of the RoI features that a detector's first linear layer takes: 7 x 7."""
+
+
+def _from_roi(array: np.ndarray) -> np.ndarray:
+    """[out, C * 49] to [49 * C, out]: features are flattened by channels there, by cells here."""
+    return array.reshape(array.shape[0], -1, ROI_CELLS).transpose(2, 1, 0).reshape(-1, array.shape[0])
+
+
+def _to_roi(array: np.ndarray) -> np.ndarray:
+    return array.reshape(ROI_CELLS, -1, array.shape[1]).transpose(2, 1, 0).reshape(array.shape[1], -1)
+
+
+ROI_LINEAR = one((2,), _from_roi, _to_roi)
+# [in, out, kh, kw] <-> [kh, kw, in, out]
+DECONVOLUTION = one((4,), lambda w: w.transpose(2, 3, 0, 1), lambda w: w.transpose(2, 3, 0, 1))

@@ -12,11 +12,13 @@ import numpy as np
 
 from swin_jax.weights.kinds import (
     CONVOLUTION,
+    DECONVOLUTION,
     JOINED_LINEAR,
     JOINED_VECTOR,
     LINEAR,
     POSITION_MAP,
     POSITION_TOKENS,
+    ROI_LINEAR,
     SAME,
     UNFOLD_LINEAR,
     UNFOLD_VECTOR,
@@ -32,6 +34,8 @@ LEAVES: dict[str, tuple[tuple[str, str, Kind], ...]] = {
     "linear": (("/kernel", ".weight", LINEAR), ("/bias", ".bias", SAME)),
     "joined": (("/kernel", ".weight", JOINED_LINEAR), ("/bias", ".bias", JOINED_VECTOR)),
     "convolution": (("/kernel", ".weight", CONVOLUTION), ("/bias", ".bias", SAME)),
+    "deconvolution": (("/kernel", ".weight", DECONVOLUTION), ("/bias", ".bias", SAME)),
+    "roi_linear": (("/kernel", ".weight", ROI_LINEAR), ("/bias", ".bias", SAME)),
     "norm": (("/scale", ".weight", SAME), ("/bias", ".bias", SAME)),
     "batch_norm": (
         ("/scale", ".weight", SAME),

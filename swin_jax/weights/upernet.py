@@ -1,38 +1,9 @@
-"""UperNet of OpenMMLab and transformers as our parameters and batch statistics, and back.
+"""UperNet's heads in OpenMMLab, the published code and transformers."""
 
-The backbone goes by its own layout (`tables.py`, `backbones.py`), the heads by the rows here. Our own layout has
-parameters and statistics by their paths.
-"""
-
-import dataclasses
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-
-from swin_jax.weights.architecture import architecture
-from swin_jax.weights.backbones import RESNET
-from swin_jax.weights.exchange import (
-    OURS,
-    Weights,
-    check_suffix,
-    check_values,
-    own,
-    save_state,
-    sort_state,
-    state_of,
-)
-from swin_jax.weights.files import read_arrays
-from swin_jax.weights.fit import Fitted, fit
-from swin_jax.weights.heads import FRESH
-from swin_jax.weights.kinds import Shape
-from swin_jax.weights.layouts import Layout, State, listed, read_state, rows, write_state
+from swin_jax.weights.family import Family
+from swin_jax.weights.layouts import Layout, rows
 
 POOL_SCALES = (1, 2, 3, 6)
-BACKBONE = "backbone/"
-CLASSIFIERS = ("decode_head/classifier", "auxiliary_head/classifier")
-"""The layers whose shape depends on the number of classes."""
 
 
 def _layout(name: str, norm: str, classifier: str) -> Layout:
@@ -56,193 +27,20 @@ def _layout(name: str, norm: str, classifier: str) -> Layout:
     return Layout(name, rows(*table), marks=(mark,), anchor=mark)
 
 
-HEADS = {
-    "openmmlab": _layout("openmmlab", "bn", "conv_seg"),
-    "transformers": _layout("transformers", "batch_norm", "classifier"),
-}
-# The backbone's layout of a state dict that is written -> that of the heads beside it.
-HEADS_BESIDE = {
-    "openmmlab": "openmmlab",
-    "official-dense": "openmmlab",
-    "transformers": "transformers",
-    "transformers-5": "transformers",
-}
-FORMATS = (OURS, *HEADS_BESIDE)
-
-
-def is_upernet(names: Iterable[str]) -> bool:
-    """Whether these names, of a weight file or ours, are of a model with UperNet's heads."""
-    names = list(names)
-    return any(name.startswith("decode_head/bottleneck/") for name in names) or any(
-        layout.prefix_of(names) is not None for layout in HEADS.values()
-    )
-
-
-def read_upernet(path: str | Path) -> Weights:
-    """The UperNet in a weight file, parameters and statistics.
-
-    Args:
-      path: a file of ours, OpenMMLab, the published code or transformers.
-
-    Raises:
-      ValueError: it cannot be read, or as `upernet_of_state`.
-    """
-    return upernet_of_arrays(*read_arrays(path), str(path))
-
-
-def upernet_of_arrays(arrays: State, description: Mapping[str, Any], source: str) -> Weights:
-    """As `read_upernet`, of what stands in a file and, where it is ours, its description."""
-    return _apart(own(arrays, source, description)) if description else upernet_of_state(arrays, source)
-
-
-def write_upernet(
-    path: str | Path, weights: State, layout: str, *, description: Mapping[str, Any] | None = None
-) -> dict[str, np.ndarray]:
-    """Writes what `read_upernet` reads, as safetensors or (by the suffix) as a PyTorch file; returns what it wrote.
-
-    Args:
-      path: the file.
-      weights: our path -> array, of parameters and statistics together.
-      layout: one of `FORMATS`.
-      description: JSON values for the header of our own layout.
-
-    Raises:
-      ValueError: as `state_of_upernet`; or the suffix is neither's; or PyTorch is needed and absent.
-    """
-    path = Path(path)
-    state = state_of_upernet(weights, layout)
-    check_suffix(path, layout)
-    save_state(path, state, layout, description)
-    return state
-
-
-def upernet_of_state(state: State, source: str) -> Weights:
-    """A state dict of another code base as parameters and statistics by our paths.
-
-    The backbone is a Swin in any dense layout, a ResNet, or absent (heads alone).
-
-    Args:
-      state: name -> array.
-      source: for messages.
-
-    Raises:
-      ValueError: the heads are no UperNet's, a name has no place, a value is not finite, or the backbone is neither.
-    """
-    inside = {name: value for name, value in state.items() if name.startswith("backbone.")}
-    heads = {name: value for name, value in state.items() if name not in inside}
-    layout = next((layout for layout in HEADS.values() if layout.prefix_of(heads) is not None), None)
-    if layout is None:
-        raise ValueError(f"{source} has the heads of no UperNet: {listed(heads, most=4) or 'no names'}")
-    reading = read_state(heads, layout, "")
-    if reading.unknown or reading.problems:
-        raise ValueError(f"{source} ({layout.name}): {listed([*reading.problems, *reading.unknown])}")
-    backbone = _backbone_of_state(inside, source, layout.name)
-    params = {BACKBONE + path: value for path, value in backbone.params.items()} | reading.params
-    names = {BACKBONE + path: value for path, value in backbone.names.items()} | reading.names
-    check_values(source, state, names)
-    unknown = backbone.parts.get("", [])
-    if unknown:
-        raise ValueError(f"{source} ({backbone.layout}): {listed(unknown)}")
-    buffers = (*backbone.buffers, *reading.buffers)
-    return _apart(Weights(source, backbone.layout, params, names, buffers, backbone.parts))
-
-
-def _backbone_of_state(state: State, source: str, beside: str) -> Weights:
-    """The names that begin with "backbone."; without any, nothing in the layout of the heads."""
-    if not state:
-        return Weights(source, beside, {}, {})
-    prefix = RESNET.prefix_of(state)
-    if prefix is None:
-        return sort_state(state, source)
-    reading = read_state(state, RESNET, prefix)
-    unknown = {"": [*reading.problems, *reading.unknown]}
-    return Weights(source, beside, reading.params, reading.names, tuple(reading.buffers), unknown)
-
-
-def _apart(weights: Weights) -> Weights:
-    """The running statistics, which no Swin has, apart from the parameters."""
-    statistics = {path: value for path, value in weights.params.items() if path.endswith(("/mean", "/var"))}
-    params = {path: value for path, value in weights.params.items() if path not in statistics}
-    return dataclasses.replace(weights, params=params, statistics=statistics)
-
-
-def state_of_upernet(weights: State, layout: str) -> dict[str, np.ndarray]:
-    """Parameters and statistics together by our paths, as a state dict in one of `FORMATS`.
-
-    Raises:
-      ValueError: there is no such layout, or it has no place for a parameter.
-    """
-    if layout not in FORMATS:
-        raise ValueError(f"UperNet is not written as {layout!r}; formats: {', '.join(FORMATS)}")
-    if layout == OURS:
-        return dict(weights)
-    inside = _inside(weights)
-    heads = {path: value for path, value in weights.items() if not path.startswith(BACKBONE)}
-    state = write_state(heads, HEADS[HEADS_BESIDE[layout]])
-    if inside:
-        names = state_of(inside, layout)
-        # Files of transformers have no "swin." in the backbone of a larger model; version 5 in memory has.
-        if layout == "transformers":
-            names = {name.removeprefix("swin."): value for name, value in names.items()}
-        state |= {"backbone." + name.removeprefix("backbone."): value for name, value in names.items()}
-    return state
-
-
-def fit_upernet(
-    weights: Weights, params: Mapping[str, Shape], statistics: Mapping[str, Shape], *, head: str = ""
-) -> Fitted:
-    """A whole UperNet for the model with these parameters and statistics.
-
-    A Swin's bias tables are resampled to the model's window.
-
-    Args:
-      weights: as `read_upernet` gives them.
-      params, statistics: our path -> shape, of the model.
-      head: "" takes the classifiers where the number of classes agrees and fresh ones where not; "fresh" fresh
-        ones always.
-
-    Raises:
-      ValueError: the weights are of another model, or there is no such `head`.
-    """
-    check_head(head)
-    found, notes = dict(weights.params), []
-    bias = f"{CLASSIFIERS[0]}/bias"
-    old, new = (shapes[bias][0] if bias in shapes else 0 for shapes in (weights.shapes, params))
-    fresh = [path for path in params if path.rpartition("/")[0] in CLASSIFIERS and (head or old != new)]
-    for path in fresh:
-        found.pop(path, None)
-    if fresh:
-        notes.append(f"{' and '.join(CLASSIFIERS)} fresh: {new} classes, the file has {old}")
-    wanted = _inside(params)
-    swin = dataclasses.replace(weights, params=_inside(found), statistics={}, names=_inside(weights.names))
-    if swin.architecture and architecture(wanted):
-        backbone = fit(swin, wanted, resample=True)
-        notes += backbone.notes
-        found |= {BACKBONE + path: value for path, value in backbone.params.items()}
-    check_fits(weights.source, {**found, **weights.statistics}, {**params, **statistics}, fresh)
-    return Fitted(found, tuple(fresh), tuple(notes), dict(weights.statistics))
-
-
-def check_head(head: str) -> None:
-    """Raises ValueError unless a segmenter may begin with the classifiers that `head` asks for."""
-    if head not in ("", FRESH):
-        raise ValueError(f"init_head is {head!r}; a segmenter's is {FRESH!r}, or empty for the file's own")
-
-
-def check_fits(source: str, found: State, wanted: Mapping[str, Shape], fresh: Iterable[str] = ()) -> None:
-    """Raises ValueError with everything in which `found` differs from `wanted`, but for what is `fresh`."""
-    absent = [path for path in wanted if path not in found and path not in set(fresh)]
-    problems = [f"missing {path} {wanted[path]}" for path in absent]
-    problems += [f"surplus {path} {value.shape}" for path, value in found.items() if path not in wanted]
-    problems += [
-        f"{path} is {found[path].shape}, expected {shape}"
-        for path, shape in wanted.items()
-        if path in found and found[path].shape != tuple(shape)
-    ]
-    if problems:
-        raise ValueError(f"{source} does not fit the model: {listed(problems)}")
-
-
-def _inside(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What stands under the backbone, by its own paths."""
-    return {path.removeprefix(BACKBONE): value for path, value in values.items() if path.startswith(BACKBONE)}
+UPERNET = Family(
+    name="an UperNet",
+    noun="segmenter",
+    mark="decode_head/bottleneck/",
+    heads={
+        "openmmlab": _layout("openmmlab", "bn", "conv_seg"),
+        "transformers": _layout("transformers", "batch_norm", "classifier"),
+    },
+    beside={
+        "openmmlab": "openmmlab",
+        "official-dense": "openmmlab",
+        "transformers": "transformers",
+        "transformers-5": "transformers",
+    },
+    classifiers=("decode_head/classifier", "auxiliary_head/classifier"),
+    classes=("decode_head/classifier/bias", 0),
+)

@@ -7,8 +7,8 @@ import numpy as np
 
 from swin_jax.weights import unflatten
 from swin_jax.weights.backbones import backbone_of_state
+from swin_jax.weights.composed import composed_of_state
 from swin_jax.weights.layouts import Layout, read_state, rows
-from swin_jax.weights.upernet import upernet_of_state
 
 State = Mapping[str, np.ndarray]
 Trees = dict[str, dict[str, Any]]
@@ -33,7 +33,7 @@ def pyramid(state: State) -> Trees:
 
 def upernet(state: State) -> Trees:
     """UperNet on Swin with the names of OpenMMLab or transformers, or its heads alone."""
-    found = upernet_of_state(single(state), "drawn")
+    found = composed_of_state(single(state), "drawn")
     return {"params": unflatten(found.params), "batch_stats": unflatten(found.statistics)}
 
 

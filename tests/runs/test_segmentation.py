@@ -139,7 +139,7 @@ def check_the_run_goes_on_whole(workdir: Path, place: Path) -> None:
     weights = pretrained.read(str(workdir), checkpoint="best", whole=True)
     values = {**weights.params, **weights.statistics}
     file = place / "upernet.safetensors"
-    report = convert.convert_segmenter(weights, file, "openmmlab")
+    report = convert.convert_composed(weights, file, "openmmlab")
     assert report["cards"] == [str(place / "upernet.card.json"), str(place / "upernet.README.md")]
     card = (place / "upernet.README.md").read_text()
     assert "16 x 16 in training, RGB; fitted into (32, 16), aspect kept (bilinear)" in card

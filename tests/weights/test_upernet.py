@@ -15,8 +15,9 @@ from swin_jax.models.segmenters import create_segmenter
 from swin_jax.origin import open_origin
 from swin_jax.weights import OURS, Fitted, Weights, flatten, unflatten
 from swin_jax.weights.backbones import RESNET
+from swin_jax.weights.composed import composed_of_state, state_of_composed, write_composed
 from swin_jax.weights.layouts import write_state
-from swin_jax.weights.upernet import HEADS, HEADS_BESIDE, state_of_upernet, upernet_of_state, write_upernet
+from swin_jax.weights.upernet import UPERNET
 from tests.weights import micro
 
 MICRO = {
@@ -66,22 +67,22 @@ def fixture_ours() -> dict[str, dict[str, np.ndarray]]:
 def fixture_file(ours: dict, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The same as OpenMMLab has them."""
     path = tmp_path_factory.mktemp("files") / "upernet.safetensors"
-    write_upernet(path, together(ours), "openmmlab")
+    write_composed(path, together(ours), "openmmlab")
     return str(path)
 
 
-@pytest.mark.parametrize("layout", HEADS_BESIDE)
+@pytest.mark.parametrize("layout", UPERNET.beside)
 def test_every_parameter_and_statistic_goes_out_and_comes_back(layout: str, ours: dict):
-    state = state_of_upernet(together(ours), layout)
+    state = state_of_composed(together(ours), layout)
     assert len(state) >= sum(map(len, ours.values()))
-    back = upernet_of_state(state, "file")
+    back = composed_of_state(state, "file")
     assert micro.same(dict(back.params), ours["params"])
     assert micro.same(dict(back.statistics), ours["batch_stats"])
 
 
 def test_the_names_are_those_of_the_code_bases(ours: dict):
     openmmlab, transformers = (
-        state_of_upernet(together(ours), layout) for layout in ("openmmlab", "transformers")
+        state_of_composed(together(ours), layout) for layout in ("openmmlab", "transformers")
     )
     assert openmmlab["decode_head.psp_modules.3.1.conv.weight"].shape == (6, 64, 1, 1)
     assert openmmlab["decode_head.fpn_bottleneck.bn.running_var"].shape == (6,)
@@ -93,13 +94,13 @@ def test_the_names_are_those_of_the_code_bases(ours: dict):
 
 
 def test_a_name_without_a_place_is_named(ours: dict):
-    state = state_of_upernet(together(ours), "openmmlab")
+    state = state_of_composed(together(ours), "openmmlab")
     with pytest.raises(ValueError, match=r"file \(openmmlab\): decode_head\.extra\.weight"):
-        upernet_of_state(state | {"decode_head.extra.weight": np.zeros(1)}, "file")
-    with pytest.raises(ValueError, match="file has the heads of no UperNet: roi_head"):
-        upernet_of_state({"roi_head.weight": np.zeros(1)}, "file")
+        composed_of_state(state | {"decode_head.extra.weight": np.zeros(1)}, "file")
+    with pytest.raises(ValueError, match=r"file has the heads of no known model .*: roi_head"):
+        composed_of_state({"roi_head.weight": np.zeros(1)}, "file")
     with pytest.raises(ValueError, match="UperNet is not written as 'timm'"):
-        state_of_upernet(together(ours), "timm")
+        state_of_composed(together(ours), "timm")
 
 
 def test_a_file_becomes_a_model_with_its_statistics(ours: dict, tmp_path: Path):
@@ -117,7 +118,7 @@ def test_a_file_becomes_a_model_with_its_statistics(ours: dict, tmp_path: Path):
 @pytest.mark.parametrize("layout", ["swin_jax", "openmmlab", "transformers"])
 def test_a_run_begins_with_a_whole_segmenter(layout: str, ours: dict, tmp_path: Path):
     path = tmp_path / "upernet.safetensors"
-    write_upernet(path, together(ours), layout)
+    write_composed(path, together(ours), layout)
     found = begun(str(path), shapes(**MICRO))
     assert micro.same(found.params, ours["params"])
     assert micro.same(found.statistics, ours["batch_stats"])
@@ -153,7 +154,7 @@ def test_tables_of_another_window_are_resampled(file: str):
             r"does not fit the model: decode_head/bottleneck/bn/bias is \(6,\), expected \(8,\)",
         ),
         ({"depths": (1, 1, 1, 1)}, "", "is another model: .* they differ in depths"),
-        ({}, "map.txt", "init_head is 'map.txt'; a segmenter's is 'fresh', or empty"),
+        ({}, "map.txt", "init_head is 'map.txt'; a segmenter's or detector's is 'fresh', or empty"),
     ],
 )
 def test_another_model_is_one_sentence(fields: dict, head: str, message: str, file: str):
@@ -166,28 +167,28 @@ def test_a_resnet_comes_whole(ours: dict, file: str, monkeypatch: pytest.MonkeyP
     tree = shapes("upernet_resnet50", **fields)
     values = drawn(tree)
     path = tmp_path / "resnet.safetensors"
-    write_upernet(path, together(values), "swin_jax")
+    write_composed(path, together(values), "swin_jax")
     found = begun(str(path), tree)
     assert micro.same(found.params, values["params"])
     assert micro.same(found.statistics, values["batch_stats"])
     inside = {name[9:]: value for name, value in together(values).items() if name.startswith("backbone/")}
     heads = {name: value for name, value in together(values).items() if not name.startswith("backbone/")}
     backbone = {f"backbone.{name}": value for name, value in write_state(inside, RESNET).items()}
-    theirs = upernet_of_state(write_state(heads, HEADS["openmmlab"]) | backbone, "file")
+    theirs = composed_of_state(write_state(heads, UPERNET.heads["openmmlab"]) | backbone, "file")
     assert micro.same(dict(theirs.params), values["params"])
     assert micro.same(dict(theirs.statistics), values["batch_stats"])
     with pytest.raises(ValueError, match=r"upernet.safetensors does not fit the model: missing backbone/"):
         begun(file, tree)
     swin = Weights("runs/swin", OURS, {"head/bias": np.zeros(2)}, {})
     monkeypatch.setattr(pretrained, "read", lambda *_: swin)
-    with pytest.raises(ValueError, match="is no segmentation run; a ResNet or ViT begins with one"):
+    with pytest.raises(ValueError, match="is no run of such a model; a ResNet or ViT begins with one"):
         begun(str(tmp_path), tree)
 
 
 def test_a_file_is_converted_whole_and_described_no_further_than_it_describes_itself(
     file: str, ours: dict, tmp_path: Path
 ):
-    report = convert.convert_segmenter(
+    report = convert.convert_composed(
         pretrained.read(file, whole=True), tmp_path / "ours.safetensors", "swin_jax"
     )
     assert (report["format"], report["cards"]) == ("openmmlab", [])
@@ -201,4 +202,4 @@ def test_a_file_is_converted_whole_and_described_no_further_than_it_describes_it
     ):
         open_origin(str(tmp_path / "ours.safetensors"))
     with pytest.raises(ValueError, match="UperNet is not written as 'timm'; formats: swin_jax, openmmlab"):
-        convert.convert_segmenter(back, tmp_path / "timm.safetensors", "timm")
+        convert.convert_composed(back, tmp_path / "timm.safetensors", "timm")
