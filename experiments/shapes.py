@@ -9,16 +9,22 @@ held-out mean IoU is above 0.85, within ten minutes.
 """
 
 from swin_jax.config import Config, base_config
-from swin_jax.setups.recipes import use_micro_upernet, use_upernet_recipe
+from swin_jax.setups.recipes import (
+    use_mask_rcnn_recipe,
+    use_micro_mask_rcnn,
+    use_micro_upernet,
+    use_upernet_recipe,
+)
 from swin_jax.training.preflight import nearest
 
-VARIANTS = ("classification", "hard", "segmentation")
+VARIANTS = ("classification", "hard", "segmentation", "mask_rcnn")
 
 
 def get_config(variant: str = "classification") -> Config:
     if variant not in VARIANTS:
         raise ValueError(f"shapes.py has no variant {variant!r}; {nearest(variant, VARIANTS)}")
-    return _segmentation() if variant == "segmentation" else _classification(variant)
+    others = {"segmentation": _segmentation, "mask_rcnn": _mask_rcnn}
+    return others[variant]() if variant in others else _classification(variant)
 
 
 def _classification(variant: str) -> Config:
@@ -68,4 +74,17 @@ def _segmentation() -> Config:
     config.data.ratio_range = (0.75, 1.25)
     config.data.largest_share = 1.0  # four fifths of a scene are background
     config.augment.photometric = False  # scenes have all colours
+    return config
+
+
+def _mask_rcnn() -> Config:
+    config = base_config()
+    use_mask_rcnn_recipe(config, "mask_rcnn_swin_tiny")
+    use_micro_mask_rcnn(config, side=128)
+    config.total = "1600 steps"
+    config.evaluate_every = config.checkpoint_every = "800 steps"
+
+    config.data.source = "shapes/easy"
+    config.data.train_split = "train[:200]"
+    config.data.eval_split = "val[:50]"
     return config

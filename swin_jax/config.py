@@ -93,6 +93,12 @@ def base_config() -> Config:
         "auxiliary_convs": int,
         "auxiliary_index": int,
         "align_corners": bool,
+        # Detectors; `channels`, above, are the pyramid's
+        "fc_channels": int,
+        "mask_channels": int,
+        "mask_convs": int,
+        "class_agnostic": bool,
+        "with_masks": bool,  # False where the data have boxes alone
         # Other backbones
         "depth": int,
         "groups": int,
@@ -114,9 +120,19 @@ def base_config() -> Config:
     config.data.crop_ratio = (3 / 4, 4 / 3)
     config.data.pad_crop = 0  # > 0: random crop of the picture padded by so many pixels, for small pictures
     # Segmentation: (long side, short side) that a picture is fitted into, aspect kept; None keeps its size.
+    # Of detection None is (1333, 800).
     config.data.scale = placeholder(tuple)
     config.data.ratio_range = (0.5, 2.0)  # of the factor on that size, drawn for each training picture
     config.data.largest_share = 0.75  # of a training crop's pixels that one class may have (10 tries)
+    # Detection: a training picture's shorter side is drawn from `short_sides`, its longer one is at most that of
+    # `scale`; with `crop_probability` it is first resized to one of `crop_short_sides` and cut. `scale` is the size of
+    # evaluation. Canvases follow from both.
+    config.data.short_sides = tuple(range(480, 801, 32))
+    config.data.crop_probability = 0.5
+    config.data.crop_short_sides = (400, 500, 600)
+    config.data.crop_range = (384, 600)  # least and largest side of the crop
+    config.data.max_boxes = 100  # rows of ground truth; more objects in a picture are an error
+    config.data.mask_size = 112  # side of the crop that keeps an object's mask
     config.data.repeats = 1  # rows of each example: repeated augmentation
     config.data.workers = 0  # processes that read and decode; 0 uses threads only
     config.data.threads = 8
@@ -151,6 +167,27 @@ def base_config() -> Config:
     config.evaluation.size_multiple = 0  # > 0: resize sides to multiples: fewer programs, other numbers
     config.evaluation.canvas = 256  # label maps are filled up to multiples of it; changes no number
     config.evaluation.max_shapes = 0  # sizes that an evaluation may have; more is an error; 0: any
+
+    # Detection: the numbers of both stages, Mask R-CNN's as published.
+    config.detection = ConfigDict()
+    config.detection.anchor_scales = (8.0,)  # sides of anchors, in strides of their level
+    config.detection.anchor_ratios = (0.5, 1.0, 2.0)  # heights over widths
+    config.detection.anchor_sample = 256  # anchors of a picture in the loss,
+    config.detection.anchor_positives = 128  # positive ones at most
+    config.detection.train_proposals_per_level = 2000  # before suppression,
+    config.detection.train_proposals = 1000  # and of a picture behind it
+    config.detection.test_proposals_per_level = 1000
+    config.detection.test_proposals = 1000
+    config.detection.proposal_nms = 0.7  # IoU from which the worse proposal goes
+    config.detection.roi_sample = 512  # RoIs of a picture in the loss,
+    config.detection.roi_positives = 128  # positive ones at most
+    config.detection.roi_finest = 56.0  # pixels; RoIs up to twice that side read the finest level
+    config.detection.roi_points = 0  # RoIAlign's points per bin and axis; 0: adaptive, as published
+    config.detection.roi_align = "auto"  # "gather", "separable", or the better one for the platform
+    config.detection.least_score = 0.05  # of a detection
+    config.detection.nms = 0.5  # IoU from which the worse detection of a class goes
+    config.detection.most = 100  # detections of a picture
+    config.detection.soft_nms = ""  # "linear" or "gaussian" instead of dropping
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "adamw"

@@ -14,10 +14,11 @@ import jax.numpy as jnp
 
 from swin_jax.config import Config, base_config, config_fields, get_field
 from swin_jax.data.labels import LabelCoding
+from swin_jax.models.detectors import create_detector
 from swin_jax.models.registry import Preprocessing, create_model, preprocessing
 from swin_jax.models.segmenters import create_segmenter
 from swin_jax.ops.augment import Augmentation, Erasing, Mixing, mixing_group, parse_policy
-from swin_jax.setups import segmentation
+from swin_jax.setups import detection, segmentation
 from swin_jax.tasks.classification import Classification
 from swin_jax.tasks.task import Task
 from swin_jax.training.ema import Ema
@@ -46,10 +47,11 @@ def check_classes(config: Config, class_names: tuple[str, ...]) -> None:
 def pictures_of(config: Config) -> Preprocessing:
     """The published preprocessing of the model with the config's own fields over it.
 
-    Of a segmenter: the size of its crops, and as `resize` the size that pictures are fitted into.
+    Of a segmenter: the size of its crops, and as `resize` the size that pictures are fitted into; of a detector that of
+    its canvas.
     """
-    if config.task == "segmentation":
-        return segmentation.pictures_of(config)
+    if config.task in (other := {"segmentation": segmentation, "detection": detection}):
+        return other[config.task].pictures_of(config)
     published = preprocessing(config.model.name)
     own = {
         field: config.data[field]
@@ -139,13 +141,13 @@ class Setup:
     Attributes:
         make_task: (config, class names, coding of label maps, fields of the model) -> the task.
         classes: name of a model -> how many it was published with.
-        metric: of an evaluation, that ranks checkpoints.
+        metric: the config -> what of an evaluation ranks checkpoints.
         unused: fields, or groups of them, that only other tasks read.
     """
 
     make_task: Callable[[Config, tuple[str, ...], LabelCoding | None, dict[str, Any]], Task]
     classes: Callable[[str], int]
-    metric: str
+    metric: Callable[[Config], str]
     unused: tuple[str, ...]
 
 
@@ -163,26 +165,44 @@ OF_CLASSIFICATION = (
     "augment.cutmix_alpha",
 )
 OF_SEGMENTATION = (
-    "data.scale",
     "data.ratio_range",
     "data.largest_share",
     "augment.photometric",
     "loss.auxiliary_weight",
     "loss.mean",
-    "evaluation",
+    "evaluation.window",
+    "evaluation.stride",
+    "evaluation.size_multiple",
+    "evaluation.canvas",
 )
+OF_DETECTION = (
+    "data.short_sides",
+    "data.crop_probability",
+    "data.crop_short_sides",
+    "data.crop_range",
+    "data.max_boxes",
+    "data.mask_size",
+    "detection.",
+)
+OF_DENSE = ("data.scale", "evaluation")
 SETUPS = {
     "classification": Setup(
         make_task=_classification,
         classes=lambda name: create_model(name).num_classes,
-        metric=Classification.best_metric,
-        unused=OF_SEGMENTATION,
+        metric=lambda config: Classification.best_metric,
+        unused=(*OF_SEGMENTATION, *OF_DETECTION, *OF_DENSE),
     ),
     "segmentation": Setup(
         make_task=segmentation.make_task,
         classes=lambda name: create_segmenter(name).num_classes,
-        metric=segmentation.Segmentation.best_metric,
-        unused=OF_CLASSIFICATION,
+        metric=lambda config: segmentation.Segmentation.best_metric,
+        unused=(*OF_CLASSIFICATION, *OF_DETECTION),
+    ),
+    "detection": Setup(
+        make_task=detection.make_task,
+        classes=lambda name: create_detector(name).num_classes,
+        metric=detection.metric_of,
+        unused=(*OF_CLASSIFICATION, *OF_SEGMENTATION, "data.size", "data.repeats"),
     ),
 }
 
@@ -274,5 +294,5 @@ def ema(config: Config) -> Ema | None:
 
 def ranking(config: Config) -> str:
     """The evaluation metric that ranks checkpoints: of the average, where the run keeps one."""
-    metric = setup_of(config).metric
+    metric = setup_of(config).metric(config)
     return f"{EMA}{metric}" if config.ema.decay else metric

@@ -24,7 +24,7 @@ from swin_jax.data.sources.files import Files
 from swin_jax.experiment import pictures_of, setup_of
 from swin_jax.models.registry import Preprocessing
 from swin_jax.ops.augment import normalise
-from swin_jax.setups import segmentation
+from swin_jax.setups import detection, segmentation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,8 +124,10 @@ def open_data(config: Config, *, eval_split: str | None = None) -> Data:
     check_repeats(data.repeats)
     root = data.root or None
     opener = inputs_of(config).open_source
-    train = opener(data.source, data.train_split, root=root)
+    train = opener(data.source, data.train_split, root=root, training=True)
     evaluation = opener(data.source, eval_split or data.eval_split, root=root)
+    for source in (train, evaluation):
+        inputs_of(config).check_source(config, source)
     return Data(train, evaluation, train_example(config), eval_example(config), config)
 
 
@@ -160,18 +162,29 @@ class Inputs:
     """What of an experiment's data depends on its task.
 
     Attributes:
-        open_source: (kind, split, root) -> the examples of a split.
+        open_source: (kind, split, root, training) -> the examples of a split; some data are only evaluated on.
         train_example: what becomes of a record in training.
         eval_example: and in evaluation.
+      check_source: raises ValueError where a source lacks what the experiment needs of it.
     """
 
     open_source: Callable[..., Source]
     train_example: Callable[[Config], Example]
     eval_example: Callable[[Config], Example]
+    check_source: Callable[[Config, Source], None] = lambda config, source: None
+
+
+def _open_pictures(kind: str, split: str, *, root: str | None = None, training: bool = False) -> Source:
+    """Pictures with classes, the same in training and evaluation."""
+    del training
+    return open_source(kind, split, root=root)
 
 
 INPUTS = {
-    "classification": Inputs(open_source, _classification_train, _classification_eval),
+    "classification": Inputs(_open_pictures, _classification_train, _classification_eval),
+    "detection": Inputs(
+        detection.open_source, detection.train_example, detection.eval_example, detection.check_source
+    ),
     "segmentation": Inputs(segmentation.open_source, segmentation.train_example, segmentation.eval_example),
 }
 

@@ -97,7 +97,7 @@ def prepare(config: Config, workdir: str) -> Plan:
     task = experiment.make_task(
         config, data.train.class_names, coding=data.coding, constrain=sharding.constrain_rows(mesh)
     )
-    preflight.check_batch_fields(task.batch_fields, data.fields())
+    preflight.check_batch_fields(task.batch_shapes, data.fields())
     if (sizes := len(set(data.buckets))) > 1:
         log.info("evaluation pictures have %d sizes: a program is compiled for each", sizes)
     steps = experiment.durations(config, len(data.train))

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from swin_jax.data import reading
-from swin_jax.data.decode import UnreadablePicture
+from swin_jax.data.buckets import BucketPlan, DrawnExample
+from swin_jax.data.decode import UnreadablePicture, picture_size
 from swin_jax.data.examples import BucketedExample, Example
 from swin_jax.data.plan import eval_plan, plan
 from swin_jax.data.rows import EvalRows, TrainRows
@@ -74,6 +75,13 @@ def train_batches(
             f"seed {seed}, start_step {start_step} and max_unreadable {max_unreadable} must not be negative"
         )
     check_repeats(repeats)
+    buckets = None
+    if isinstance(example, DrawnExample):
+        if repeats != 1:
+            raise ValueError(
+                f"data.repeats is {repeats}; where canvases are drawn, examples are not repeated"
+            )
+        buckets = BucketPlan(example, picture_sizes(source, threads=threads), batch_size, seed)
     rows = TrainRows(
         source=source,
         example=example,
@@ -84,6 +92,7 @@ def train_batches(
         start_step=start_step,
         replace=max_unreadable > 0,
         repeats=repeats,
+        buckets=buckets,
     )
     return _train_batches(rows, workers=workers, threads=threads, max_unreadable=max_unreadable)
 
@@ -163,6 +172,24 @@ def find_buckets(source: Source, example: Example, *, threads: int = 2) -> Bucke
         return [()] * len(source)
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(lambda index: example.bucket(source[index]), range(len(source))))
+
+
+def picture_sizes(source: Source, *, threads: int = 2) -> np.ndarray:
+    """(height, width) of every picture, int [n, 2]: the source's own `sizes`, or from the pictures' headers.
+
+    Raises:
+      UnreadablePicture: a picture has no header.
+    """
+    known = getattr(source, "sizes", None)
+    if known is not None:
+        return np.asarray(known)
+
+    def size(index: int) -> tuple[int, int]:
+        record = source[index]
+        return picture_size(record["image"], record["name"])
+
+    with ThreadPoolExecutor(threads) as pool:
+        return np.array(list(pool.map(size, range(len(source)))), np.int64)
 
 
 def check_repeats(repeats: int) -> None:

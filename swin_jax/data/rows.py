@@ -1,12 +1,15 @@
 """The rows of one host's batches, any of them computed on its own: picklable, for worker threads and processes."""
 
 import dataclasses
+import itertools
 import sys
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 from swin_jax.data import plan
+from swin_jax.data.buckets import BucketPlan
 from swin_jax.data.decode import UnreadablePicture
 from swin_jax.data.examples import Example, Row
 from swin_jax.data.sources.base import Source
@@ -62,6 +65,7 @@ class TrainRows:
       num_rows: of this host.
       replace: whether another example takes the place of an unreadable one.
       repeats: how often an example is read before the next one, with draws of their own.
+      buckets: of an example whose rows' shapes are drawn; it then decides what stands in a batch.
     """
 
     source: Source
@@ -73,6 +77,7 @@ class TrainRows:
     start_step: int
     replace: bool
     repeats: int = 1
+    buckets: BucketPlan | None = None
 
     @property
     def num_batches(self) -> int:
@@ -81,30 +86,55 @@ class TrainRows:
     def chunk(self, batch: int, start: int, stop: int) -> Chunk:
         step = self.start_step + batch
         own = np.arange(self.first_row + start, self.first_row + stop)
-        positions = step * self.batch_size + own
         rows: list[Row] = []
         unreadable: list[Unreadable] = []
-        places = plan.places(step, own, self.batch_size, self.repeats)
-        indices = plan.examples_at(self.seed, places, len(self.source))
-        for position, index in zip(positions.tolist(), indices.tolist(), strict=True):
-            row = self._row(position, index, unreadable)
+        for position, index, uniforms in self._planned(step, own):
+            row = self._row(position, index, uniforms, unreadable)
             if row is None:
                 return Chunk({}, unreadable)
             rows.append(row)
         return Chunk(_stack(rows), unreadable)
 
-    def _row(self, position: int, index: int, unreadable: list[Unreadable]) -> Row | None:
+    def _planned(self, step: int, own: np.ndarray) -> Iterator[tuple[int, int, np.ndarray | None]]:
+        """Global position, example and, where they are drawn before, the geometry of rows of a global batch."""
+        if self.buckets is not None:
+            dealt = self.buckets.batch(step)
+            yield from zip(*(part[own].tolist() for part in dealt[:2]), dealt.uniforms[own], strict=True)
+            return
+        positions = step * self.batch_size + own
+        indices = plan.examples_at(
+            self.seed, plan.places(step, own, self.batch_size, self.repeats), len(self.source)
+        )
+        yield from ((*row, None) for row in zip(positions.tolist(), indices.tolist(), strict=True))
+
+    def _row(
+        self, position: int, index: int, uniforms: np.ndarray | None, unreadable: list[Unreadable]
+    ) -> Row | None:
         planned = index
-        candidates = plan.generator(self.seed, plan.REPLACEMENT, position)
-        for _ in range(1 + REPLACEMENTS * self.replace):
+        candidates = self._candidates(position, index, uniforms)
+        for index in itertools.islice(candidates, 1 + REPLACEMENTS * self.replace):
             try:
-                row = self.example(self.source[index], plan.generator(self.seed, plan.DRAWS, position))
+                row = self._made(position, index, uniforms)
             except UnreadablePicture as error:
                 unreadable.append(Unreadable(*error.args))
-                index = int(candidates.integers(len(self.source)))
                 continue
             return _marked(row, index, valid=True) | {"replaced": np.asarray(index != planned)}
         return None
+
+    def _made(self, position: int, index: int, uniforms: np.ndarray | None) -> Row:
+        if self.buckets is None or uniforms is None:
+            return self.example(self.source[index], plan.generator(self.seed, plan.DRAWS, position))
+        return self.buckets.example.row(self.source[index], uniforms)
+
+    def _candidates(self, position: int, index: int, uniforms: np.ndarray | None) -> Iterator[int]:
+        """The planned example and those that may take its place, of the same bucket, without end."""
+        yield index
+        generator = plan.generator(self.seed, plan.REPLACEMENT, position)
+        bucket = None if self.buckets is None or uniforms is None else self.buckets.bucket(index, uniforms)
+        while True:
+            other = int(generator.integers(len(self.source)))
+            if bucket is None or self.buckets.bucket(other, uniforms) == bucket:  # type: ignore[union-attr, arg-type]
+                yield other
 
 
 @dataclasses.dataclass(frozen=True)

@@ -40,8 +40,12 @@ def step_program(
     ema: Ema | None = None,
     rules: Sequence[Any] = (),
     seed: int = 0,
+    shapes: int = 0,
 ) -> StepProgram:
-    """The step that `swin_jax.train` would run; see `make_train_step` and `state_shardings` for the arguments."""
+    """The step that `swin_jax.train` would run; see `make_train_step` and `state_shardings` for the arguments.
+
+    `shapes` picks one of the task's `batch_shapes`.
+    """
     state = abstract_state(task, optimizer, seed, with_ema=ema is not None)
     shardings = state_shardings(state, mesh, rules)
     step = make_train_step(
@@ -57,6 +61,6 @@ def step_program(
     rows = batch_sharding(mesh)
     batch = {
         name: jax.ShapeDtypeStruct((batch_size, *shape), jnp.dtype(dtype), sharding=rows)
-        for name, (shape, dtype) in task.batch_fields.items()
+        for name, (shape, dtype) in task.batch_shapes[shapes].items()
     }
     return StepProgram(step, state, batch, shardings, mesh)

@@ -1,4 +1,4 @@
-"""Resizing to sizes that are known only when the program runs: into the corner of a canvas of fixed size.
+"""Pictures and maps whose sizes are known only when the program runs, in the corner of a canvas of fixed size.
 
 So one compiled program serves all pictures whose maps have one size, whatever sizes their label maps have.
 """
@@ -33,6 +33,25 @@ def resize_to_canvas(
         weights = jnp.einsum("bim,mh->bih", last, middle, precision=highest)
         maps = jnp.einsum(letters, weights, maps.astype(jnp.float32), precision=highest)
     return maps
+
+
+def inside_only(
+    images: Float[Array, "batch height width channels"], sizes: Int[Array, "batch 2"]
+) -> Float[Array, "batch height width channels"]:
+    """Pictures in the upper left corner of a canvas, with zeros beyond their sizes (height, width)."""
+    rows, columns = (jnp.arange(length) for length in images.shape[1:3])
+    below = rows[None, :, None] < sizes[:, 0, None, None]
+    inside = below & (columns[None, None, :] < sizes[:, 1, None, None])
+    return jnp.where(inside[..., None], images, 0.0)
+
+
+def mirrored_within(
+    images: Float[Array, "batch height width channels"], sizes: Int[Array, "batch 2"]
+) -> Float[Array, "batch height width channels"]:
+    """Each picture turned left to right within its own width: it stays in its corner."""
+    columns = jnp.arange(images.shape[2])[None]
+    source = jnp.where(columns < sizes[:, 1:], sizes[:, 1:] - 1 - columns, columns)
+    return jnp.take_along_axis(images, source[:, None, :, None], axis=2)
 
 
 def _weights(old: int, new: Int[Array, " batch"], canvas: int) -> Float[Array, "batch canvas old"]:

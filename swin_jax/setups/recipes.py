@@ -61,3 +61,83 @@ def use_micro_upernet(config: Config) -> None:
     config.schedule.warmup = "200 steps"
     config.schedule.warmup_ratio = None
     config.schedule.warmup_start = 0.0
+
+
+def use_mask_rcnn_recipe(config: Config, name: str, *, epochs: int = 12, drop_path: float = 0.1) -> None:
+    """COCO's, as released with Swin: 16 pictures, AdamW, 12 or 36 epochs with two decays (OpenMMLab)."""
+    config.task = "detection"
+    config.model.name = name
+    config.model.drop_path_rate = drop_path
+    config.batch_size = 16
+    config.total = f"{epochs} epochs"
+    config.evaluate_every = config.checkpoint_every = "1 epoch"
+    config.evaluate_batch_size = 8
+
+    config.data.scale = (1333, 800)
+
+    config.optimizer.weight_decay = 0.05
+    config.optimizer.clip_norm = 0.0
+    config.optimizer.no_decay = NO_DECAY_DENSE
+    config.optimizer.no_decay_1d = False
+
+    config.schedule.kind = "multistep"
+    config.schedule.peak = 1e-4
+    config.schedule.end = 0.0
+    config.schedule.scale_per = 0
+    config.schedule.warmup = "500 steps"
+    config.schedule.warmup_ratio = 1e-3
+    config.schedule.decay_rate = 0.1
+    config.schedule.milestones = tuple(f"{epochs * part // 12} epochs" for part in MILESTONES[epochs])
+
+
+MILESTONES = {12: (8, 11), 36: (9, 11)}
+"""When the rate falls, in twelfths of a schedule: after 8 and 11 of 12 epochs, after 27 and 33 of 36."""
+
+
+def use_micro_mask_rcnn(config: Config, side: int) -> None:
+    """A Mask R-CNN of 0.9 M parameters on square canvases, which two CPU cores train in minutes."""
+    config.model.name = "mask_rcnn_swin_tiny"
+    config.model.dtype = "float32"
+    config.model.embed_dim = 32
+    config.model.depths = (2, 2, 2, 2)
+    config.model.num_heads = (1, 2, 4, 8)
+    config.model.window_size = 4
+    config.model.drop_path_rate = 0.0
+    config.model.channels = 32
+    config.model.fc_channels = 128
+    config.model.mask_channels = 32
+    config.model.mask_convs = 2
+    config.batch_size = 4
+    config.evaluate_batch_size = 25
+    config.log_every = 50
+
+    config.data.threads = 2
+    config.data.scale = (side, side)
+    config.data.short_sides = (side,)
+    config.data.crop_probability = 0.0
+    config.data.max_boxes = 20
+    config.data.mask_size = 56
+
+    config.detection.anchor_scales = (4.0,)
+    config.detection.anchor_sample = 64
+    config.detection.anchor_positives = 32
+    config.detection.train_proposals_per_level = 200
+    config.detection.train_proposals = 100
+    config.detection.test_proposals_per_level = 200
+    config.detection.test_proposals = 100
+    config.detection.roi_sample = 48
+    config.detection.roi_positives = 16
+    config.detection.roi_finest = 16.0
+    config.detection.roi_points = 2
+    config.detection.most = 20
+
+    config.optimizer.b2 = 0.99
+    config.optimizer.clip_norm = 5.0
+    config.schedule.kind = "cosine"
+    config.schedule.peak = 1e-3
+    config.schedule.end = 1e-5
+    config.schedule.warmup = "100 steps"
+    config.schedule.warmup_ratio = None
+    config.schedule.warmup_start = 0.0
+    config.schedule.decay_rate = None
+    config.schedule.milestones = ()

@@ -14,9 +14,15 @@ from swin_jax.tasks.segmentation import Inference, Segmentation
 CROP = (512, 512)
 
 
-def open_source(kind: str, split: str, *, root: str | None = None) -> Source:
-    """Pictures with label maps. Raises ValueError naming what is missing or does not fit."""
+def open_source(kind: str, split: str, *, root: str | None = None, training: bool = False) -> Source:
+    """Pictures with label maps, the same in training and evaluation.
+
+    Raises:
+        ValueError: naming what is missing or does not fit.
+    """
     from swin_jax.data.sources.semantic import open_semantic  # tfds takes a second
+
+    del training
 
     return open_semantic(kind, split, root=root)
 

@@ -59,6 +59,7 @@ class Classification:
             "example_index": ((), "uint32"),
             "valid": ((), "bool"),
         }
+        self.batch_shapes = (self.batch_fields,)
 
     def init(self, key: jax.Array) -> tuple[Any, Any]:
         images = jnp.zeros((1, *self.image_size, 3), jnp.float32)

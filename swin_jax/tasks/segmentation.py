@@ -10,7 +10,7 @@ import numpy as np
 from flax import linen as nn
 
 from swin_jax.ops.augment import normalise
-from swin_jax.ops.canvas import resize_to_canvas
+from swin_jax.ops.canvas import inside_only, resize_to_canvas
 from swin_jax.ops.losses import segmentation_cross_entropy
 from swin_jax.ops.photometric import photometric_distortion
 from swin_jax.ops.resize import resize_bilinear
@@ -102,6 +102,7 @@ class Segmentation:
             "example_index": ((), "uint32"),
             "valid": ((), "bool"),
         }
+        self.batch_shapes = (self.batch_fields,)
 
     @property
     def predict_fields(self) -> tuple[str, ...]:
@@ -153,11 +154,7 @@ class Segmentation:
 
     def _normalised(self, images: jax.Array, sizes: jax.Array) -> jax.Array:
         """Zero where a picture was filled up: the published order fills up behind the normalisation."""
-        rows, columns = (jnp.arange(length) for length in images.shape[1:3])
-        inside = (rows[None, :, None] < sizes[:, 0, None, None]) & (
-            columns[None, None, :] < sizes[:, 1, None, None]
-        )
-        return jnp.where(inside[..., None], normalise(images, self.mean, self.std), 0.0)
+        return inside_only(normalise(images, self.mean, self.std), sizes)
 
     def views(self, batch: Batch) -> Iterator[Batch]:
         """Each scale, plain and if so configured mirrored."""

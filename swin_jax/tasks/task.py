@@ -50,6 +50,11 @@ class Task(Protocol):
         ...
 
     @property
+    def batch_shapes(self) -> Sequence[Mapping[str, tuple[tuple[int, ...], str]]]:
+        """All that `batch_fields` may be: one, or one for each canvas; that property is the first."""
+        ...
+
+    @property
     def predict_fields(self) -> Sequence[str]:
         """The fields of an evaluation batch that `views` and `predict` read."""
         ...

@@ -7,7 +7,7 @@ import difflib
 import os
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -120,9 +120,12 @@ def check_shared(directory: epath.Path, resolved: Mapping[str, Any]) -> None:
 
 
 def check_batch_fields(
-    fields: Mapping[str, tuple[tuple[int, ...], str]], produced: Mapping[str, tuple[tuple[int, ...], str]]
+    shapes: Sequence[Mapping[str, tuple[tuple[int, ...], str]]],
+    produced: Mapping[str, tuple[tuple[int, ...], str]],
 ) -> None:
-    """The contract between data and task: every field the task reads, in shape (of one row) and dtype."""
+    """The contract between data and task: every field the task reads, in shape (of one row) and dtype, of those that it
+    knows (`Task.batch_shapes`)."""
+    fields = next((one for one in shapes if one.get("image") == produced.get("image")), shapes[0])
     for name, (shape, dtype) in fields.items():
         if name not in produced:
             raise ValueError(f"the task reads the batch field {name!r}, the data produce {sorted(produced)}")

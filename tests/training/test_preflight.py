@@ -81,13 +81,13 @@ def test_workdir_missing_or_a_file(tmp_path: Path) -> None:
 
 def test_batch_fields_name_both_sides() -> None:
     fields = {"image": ((32, 32, 3), "uint8"), "label": ((), "int32")}
-    preflight.check_batch_fields(fields, fields | {"more": ((), "bool")})
+    preflight.check_batch_fields([fields], fields | {"more": ((), "bool")})
     with pytest.raises(ValueError, match=r"task reads the batch field 'label', the data produce \['image'\]"):
-        preflight.check_batch_fields(fields, {"image": fields["image"]})
+        preflight.check_batch_fields([fields], {"image": fields["image"]})
     with pytest.raises(
         ValueError, match=r"'image': the task reads uint8 \(32, 32, 3\) .* produce uint8 \(64, 64, 3\)"
     ):
-        preflight.check_batch_fields(fields, fields | {"image": ((64, 64, 3), "uint8")})
+        preflight.check_batch_fields([fields], fields | {"image": ((64, 64, 3), "uint8")})
 
 
 def test_nearest() -> None:

@@ -92,3 +92,23 @@ def below(names: Iterable[str], folder: str) -> Iterator[str]:
     """Names below a folder of the zip, relative to it; those of folders end with "/"."""
     prefix = folder + "/"
     return (name[len(prefix) :] for name in names if name.startswith(prefix) and name != prefix)
+
+
+def all_files(root: str) -> list[str]:
+    """Paths below `root`, with "/"; links are followed, hidden folders are not."""
+    found = []
+    for folder, folders, files in os.walk(root, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        prefix = os.path.relpath(folder, root).replace(os.sep, "/")
+        found += [name if prefix == "." else f"{prefix}/{name}" for name in files]
+    return found
+
+
+def top_folder(names: Iterable[str]) -> str:
+    """The one folder that holds everything, as zips have it; else ""."""
+    tops = {
+        name.partition("/")[0] if "/" in name else ""
+        for name in names
+        if not name.startswith((".", "__MACOSX"))
+    }
+    return next(iter(tops)) if len(tops) == 1 else ""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 
 from swin_jax.data.labels import LabelCoding, LabelMap, parse_classes
-from swin_jax.data.sources.archive import ZipFiles, open_zip
+from swin_jax.data.sources.archive import ZipFiles, all_files, open_zip, top_folder
 from swin_jax.data.sources.base import Record, digest, spread
 from swin_jax.data.sources.files import PICTURE_SUFFIXES, Strings, read_file
 
@@ -74,8 +74,8 @@ class LabelPairs:
             raise ValueError(f"the data root {root!r} does not exist; give {_expected(layouts, split)}")
         self._root, self._split, self._kind = root, split, kind
         entries = None if os.path.isdir(root) else open_zip(root)
-        names = _all_files(root) if entries is None else [name for name in entries if not name.endswith("/")]
-        top = _top(names)
+        names = all_files(root) if entries is None else [name for name in entries if not name.endswith("/")]
+        top = top_folder(names)
         pictures, labels = _pairs(root, split, names, top, layouts)
         self.coding = coding if coding is not None else _coding(root, names, top, entries, labels)
         self._pictures, self._labels = Strings(pictures), Strings(labels)
@@ -224,26 +224,6 @@ def _coding(
         f"{root} has no list of classes; write classes.txt with the name of a class on each line, in the order of "
         "the label values from 0"
     )
-
-
-def _all_files(root: str) -> list[str]:
-    """Paths below `root`, with "/"; links are followed, hidden folders are not."""
-    found = []
-    for folder, folders, files in os.walk(root, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        prefix = os.path.relpath(folder, root).replace(os.sep, "/")
-        found += [name if prefix == "." else f"{prefix}/{name}" for name in files]
-    return found
-
-
-def _top(names: Iterable[str]) -> str:
-    """The one folder that holds everything, as zips have it; else ""."""
-    tops = {
-        name.partition("/")[0] if "/" in name else ""
-        for name in names
-        if not name.startswith((".", "__MACOSX"))
-    }
-    return next(iter(tops)) if len(tops) == 1 else ""
 
 
 def _expected(layouts: Sequence[Layout], split: str) -> str:

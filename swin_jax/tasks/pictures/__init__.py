@@ -1,4 +1,4 @@
-"""The pictures a person looks at: curves, confusion, class bars, contact sheets, attention, maps.
+"""The pictures a person looks at: curves, confusion, class bars, contact sheets, attention, maps, detections.
 
 The only place that draws.
 
@@ -13,25 +13,37 @@ from PIL import Image
 
 from swin_jax.tasks.pictures.attention import AttentionMaps, attention_sheet
 from swin_jax.tasks.pictures.classes import class_bars, confusion
+from swin_jax.tasks.pictures.instances import Shown, draw_instances, instance_sheet, precision_recall
 from swin_jax.tasks.pictures.maps import grey_png, map_sheet, overlay, palette_png, with_legend
-from swin_jax.tasks.pictures.run_curves import CLASSIFICATION_PANELS, SEGMENTATION_PANELS, Panel, curves
+from swin_jax.tasks.pictures.run_curves import (
+    CLASSIFICATION_PANELS,
+    DETECTION_PANELS,
+    SEGMENTATION_PANELS,
+    Panel,
+    curves,
+)
 from swin_jax.tasks.pictures.sheets import contact_sheet
 
 __all__ = [
     "CLASSIFICATION_PANELS",
+    "DETECTION_PANELS",
     "SEGMENTATION_PANELS",
     "AttentionMaps",
     "Panel",
+    "Shown",
     "attention_sheet",
     "class_bars",
     "confusion",
     "contact_sheet",
     "curves",
+    "draw_instances",
     "grey_png",
+    "instance_sheet",
     "map_sheet",
     "overlay",
     "palette_png",
     "png",
+    "precision_recall",
     "with_legend",
 ]
 

@@ -58,6 +58,24 @@ SEGMENTATION_PANELS = (
     *CLASSIFICATION_PANELS[2:],
 )
 
+DETECTION_PANELS = (
+    Panel(
+        "loss",
+        {"loss": "all", "terms/cls": "classes", "terms/box": "boxes", "terms/mask": "masks"},
+    ),
+    Panel(
+        "evaluation",
+        {
+            "eval/box_ap": "box AP",
+            "eval/mask_ap": "mask AP",
+            "eval/box_ap50": "box AP50",
+            "eval/mask_ap50": "mask AP50",
+        },
+        "percent",
+    ),
+    *CLASSIFICATION_PANELS[2:],
+)
+
 
 def curves(
     records: Sequence[Mapping[str, Any]], *, title: str = "", panels: Sequence[Panel] = CLASSIFICATION_PANELS

@@ -1,0 +1,120 @@
+"""The pieces of a detection experiment."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from swin_jax.config import Config
+from swin_jax.data.detection import DetectionEval, DetectionTrain
+from swin_jax.data.detection_geometry import Augmentation
+from swin_jax.data.labels import LabelCoding, default_palette
+from swin_jax.data.sources.base import Source
+from swin_jax.models.detectors import create_detector
+from swin_jax.models.registry import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from swin_jax.tasks.detection import Detection, Seen, metric
+from swin_jax.tasks.two_stage import Proposing, Sampling, Selecting, TwoStage
+
+SCALE = (1333, 800)
+
+
+def open_source(kind: str, split: str, *, root: str | None = None, training: bool = False) -> Source:
+    """Pictures with instances. Raises ValueError naming what is missing or does not fit."""
+    from swin_jax.data.sources.instances import open_instances  # tfds takes a second
+
+    return open_instances(kind, split, root=root, training=training)
+
+
+def check_source(config: Config, source: Any) -> None:
+    """Raises ValueError where a mask head is to be trained on data without masks."""
+    if with_masks(config) and not source.has_masks:
+        raise ValueError(
+            f"{source.identity} has boxes and no masks; train without a mask head: --config.model.with_masks=False"
+        )
+
+
+def train_example(config: Config) -> DetectionTrain:
+    data = config.data
+    return DetectionTrain(
+        augmentation=Augmentation(
+            short_sides=tuple(data.short_sides),
+            long_side=max(scale_of(config)),
+            crop_probability=data.crop_probability,
+            crop_short_sides=tuple(data.crop_short_sides),
+            crop_range=tuple(data.crop_range),
+            flip=config.augment.flip,
+        ),
+        max_boxes=data.max_boxes,
+        mask_size=data.mask_size if with_masks(config) else 0,
+    )
+
+
+def eval_example(config: Config) -> DetectionEval:
+    evaluation = config.evaluation
+    ratios = tuple(evaluation.ratios) if evaluation.multi_scale else (1.0,)
+    return DetectionEval(scale=scale_of(config), ratios=ratios)
+
+
+def scale_of(config: Config) -> tuple[int, int]:
+    return SCALE if config.data.scale is None else tuple(config.data.scale)
+
+
+def with_masks(config: Config) -> bool:
+    return config.model.with_masks is None or config.model.with_masks
+
+
+def metric_of(config: Config) -> str:
+    return metric(masks=with_masks(config))
+
+
+def pictures_of(config: Config) -> Preprocessing:
+    """What pictures undergo: (height, width) of the first training canvas, and as `resize` (long side, short side) that
+    they are fitted into, aspect kept."""
+    return Preprocessing(train_example(config).canvases[0], scale_of(config), interpolation="bilinear")
+
+
+def make_task(
+    config: Config, class_names: tuple[str, ...], _: LabelCoding | None, model_fields: Mapping[str, Any]
+) -> Detection:
+    """The task with its model. Raises ValueError for an unknown model or field, or a value that makes no sense."""
+    settings = settings_of(config)
+    model = create_detector(
+        config.model.name,
+        num_classes=len(class_names),
+        **{**model_fields, "anchors_per_cell": settings.anchors_per_cell},
+    )
+    example = train_example(config)
+    eval_example(config)  # its numbers are checked when it is made
+    evaluation = config.evaluation
+    return Detection(
+        model=model,
+        canvases=example.canvases,
+        max_boxes=example.max_boxes,
+        mask_size=example.mask_size,
+        class_names=class_names,
+        palette=default_palette(len(class_names)),
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        settings=settings,
+        seen=Seen(
+            scales=len(evaluation.ratios) if evaluation.multi_scale else 1,
+            flip=evaluation.multi_scale and evaluation.flip,
+        ),
+    )
+
+
+def settings_of(config: Config) -> TwoStage:
+    """Raises ValueError for a number that makes no sense."""
+    fields = config.detection
+    return TwoStage(
+        anchor_scales=tuple(fields.anchor_scales),
+        anchor_ratios=tuple(fields.anchor_ratios),
+        anchor_sampling=Sampling(fields.anchor_sample, fields.anchor_positives),
+        train_proposals=Proposing(
+            fields.train_proposals_per_level, fields.train_proposals, fields.proposal_nms
+        ),
+        test_proposals=Proposing(fields.test_proposals_per_level, fields.test_proposals, fields.proposal_nms),
+        roi_sampling=Sampling(fields.roi_sample, fields.roi_positives),
+        finest=fields.roi_finest,
+        points=fields.roi_points,
+        roi_align=fields.roi_align,
+        selecting=Selecting(fields.least_score, fields.nms, fields.most, fields.soft_nms or None),
+    )
