@@ -128,7 +128,7 @@ def convert_composed(weights: Weights, file: Path, to: str) -> dict[str, Any]:
     if weights.buffers:
         notes.append(f"{len(weights.buffers)} recomputed buffers left out")
     if known.keys() >= {"model", "preprocessing"}:
-        load = load_lines(known["model"], file.name)
+        load = load_lines(known["model"], file.name, known.get("detection"))
         card = make_card(
             described, parameters=parameters, load=load, files=(file.name,), layout="" if to == OURS else to
         )

@@ -6,11 +6,13 @@
     python -m swin_jax.evaluate --workdir=runs/swin_tiny --data=zip_map --data_root=/data/other --split=val
     python -m swin_jax.evaluate --workdir=runs/ade20k --multi_scale
     python -m swin_jax.evaluate --workdir=runs/ade20k --predictions=maps/
+    python -m swin_jax.evaluate --workdir=runs/coco --split=val2017 --viewer=200
 
-Prints a classifier's top-1, top-5, loss and mean class accuracy, or a segmenter's mean IoU, pixel accuracy and mean
-class accuracy, as JSON; writes them, with each class's own figures, to `evaluation_<split>_<step>.json`, and pictures
-(figures by class, a contact sheet or maps, a classifier's confusion) into the run directory, of other data with their
-name in the file's and in a folder of their own. Without --split: the run's evaluation split, or the only one of a
+Prints a classifier's top-1, top-5, loss and mean class accuracy, a segmenter's mean IoU, pixel accuracy and mean class
+accuracy, or a detector's average precision of boxes and masks (by pycocotools), as JSON; writes them, with each class's
+own figures, to `evaluation_<split>_<step>.json`, and pictures (figures by class, a contact sheet, maps or detections, a
+classifier's confusion, a detector's precision over recall) into the run directory, of other data with their name in the
+file's and in a folder of their own. Without --split: the run's evaluation split, or the only one of a
 tfds set. A run that averages its parameters is evaluated by the average, into `evaluation_<split>_<step>_ema.json`,
 unless --parameters=plain is given.
 
@@ -19,7 +21,11 @@ ImageNet-A and -R: those have pictures of 200 classes, and by their authors' pro
 (`--classes=present`). For the labels of ReaL (`tfds:imagenet2012_real`) a guess is right if it is one of a picture's
 labels, pictures without any are not counted, and of several labels the most probable one makes loss and class.
 
---predictions scores label files of a whole split, which `predict` or another program wrote, without a model.
+A detector's detections are written to `detections_<split>_<step>.json`, COCO's result format, and the --viewer worst
+pictures to a page, `viewer_<split>_<step>/index.html`, with their annotations beside.
+
+--predictions scores label files of a whole split (a detector's: a COCO result file), which `predict` or another program
+wrote, without a model.
 
 Runs on several hosts as train does.
 """
@@ -35,13 +41,14 @@ from absl import flags
 
 from swin_jax import cli
 from swin_jax.data.decode import UnreadablePicture
-from swin_jax.data.labels import LabelCoding
 from swin_jax.data.sources import Source
 from swin_jax.data.sources.renumbered import present_classes, renumber
-from swin_jax.inputs import evaluation_batches, inputs_of
+from swin_jax.inputs import evaluation_batches, inputs_of, truth_of
 from swin_jax.restore import Run, open_run
-from swin_jax.setups import label_files
+from swin_jax.setups import detection_files, label_files, viewer
 from swin_jax.tasks.classification import Classification
+from swin_jax.tasks.detection import Detection
+from swin_jax.tasks.detection_scores import DetectionScorer
 from swin_jax.tasks.task import Scorer
 from swin_jax.training import hosts
 from swin_jax.training.evaluator import Evaluation, evaluate, make_predict_step, save_pictures
@@ -60,7 +67,8 @@ CLASSES = flags.DEFINE_enum(
     "Which classes compete: all of the run, or those that occur in the split.",
 )
 PLATFORM = cli.platform_flag()
-PREDICTIONS = flags.DEFINE_string("predictions", "", "Directory of label files to score; see above.")
+PREDICTIONS = flags.DEFINE_string("predictions", "", "Label files or result file to score; see above.")
+VIEWER = flags.DEFINE_integer("viewer", 100, "Detection: pictures on the page; 0 writes none.", lower_bound=0)
 LABEL_FORMAT = cli.label_format_flag()
 cli.multi_scale_flag()
 cli.window_flag()
@@ -80,16 +88,17 @@ def main(_: Sequence[str]) -> None:
                 parameters=PARAMETERS.value,
                 overrides=cli.inference_overrides(),
             )
-            if CLASSES.value == "present" and run.coding is not None:
-                raise ValueError("--classes=present is for classifiers; every class of a segmenter competes")
+            classifies = run.config.task == "classification"
+            if CLASSES.value == "present" and not classifies:
+                raise ValueError("--classes=present is for classifiers; every class of other models competes")
             kind, root = DATA.value or run.config.data.source, ROOT.value or root_of(run, DATA.value)
             split = SPLIT.value or ("" if DATA.value.startswith("tfds:") else run.config.data.eval_split)
             source = open_classes(run, kind, split, root)
             classes, found = None, None
             if PREDICTIONS.value:
-                scorer = score_predictions(source, run.coding)
+                scorer = score_predictions(run, source)
             else:
-                classes = candidates(source, kind, CLASSES.value) if run.coding is None else None
+                classes = candidates(source, kind, CLASSES.value) if classifies else None
                 found = evaluate_on(run, source, classes, watch)
                 scorer = found.scorer
             if not scorer.result()["examples"]:
@@ -100,7 +109,7 @@ def main(_: Sequence[str]) -> None:
         result = {"split": split, **of_the_run, **scorer.result()}
         if DATA.value:
             result["data"] = source.identity
-            if run.coding is None:
+            if classifies:
                 result["classes"] = len(classes or run.class_names)
         place = slug(f"{DATA.value} {split}") if DATA.value else split
         pictures = run.directory / "pictures" / (place if DATA.value else "")
@@ -110,6 +119,8 @@ def main(_: Sequence[str]) -> None:
             (run.directory / f"{name}.json").write_text(json.dumps(written, indent=1) + "\n")
             if found is not None:
                 save_pictures(pictures, run.task, found)
+            if isinstance(scorer, DetectionScorer):
+                leave_detections(run, source, scorer, name.removeprefix("evaluation_"))
         print(json.dumps(result))
 
 
@@ -131,7 +142,7 @@ def open_classes(run: Run, kind: str, split: str, root: str) -> Source:
         ValueError: the data are missing, or have classes that the run does not have.
     """
     source = inputs_of(run.config).open_source(kind, split, root=root or None)
-    if run.coding is None:
+    if run.config.task == "classification":
         return renumber(source, run.class_names)
     if source.class_names != run.class_names:
         raise ValueError(
@@ -141,11 +152,31 @@ def open_classes(run: Run, kind: str, split: str, root: str) -> Source:
     return source
 
 
-def score_predictions(source: Source, coding: LabelCoding | None) -> Scorer:
-    if coding is None:
-        raise ValueError("--predictions is for label maps, and the run has no such task")
+def score_predictions(run: Run, source: Source) -> Scorer:
+    if isinstance(run.task, Detection):
+        scorer = run.task.scorer(truth_of(source))
+        scorer.add_results(detection_files.read_results(PREDICTIONS.value), PREDICTIONS.value)
+        return scorer
+    if run.coding is None:
+        raise ValueError("--predictions is for label maps and detections, and the run has no such task")
     label_files.check_format(LABEL_FORMAT.value)
-    return label_files.score_folder(source, PREDICTIONS.value, coding, LABEL_FORMAT.value)
+    return label_files.score_folder(source, PREDICTIONS.value, run.coding, LABEL_FORMAT.value)
+
+
+def leave_detections(run: Run, source: Source, scorer: DetectionScorer, name: str) -> None:
+    """Writes the result file and the viewer page of an evaluation."""
+    if not PREDICTIONS.value:
+        detection_files.write_results(run.directory / f"detections_{name}.json", scorer.results())
+    if VIEWER.value:
+        page = viewer.write_viewer(
+            run.directory / f"viewer_{name}",
+            source,
+            scorer,
+            cast(Detection, run.task).palette,
+            most=VIEWER.value,
+            title=f"{run.config.model.name}, {source.identity}, {name}",
+        )
+        cli.say(f"viewer: {page}")
 
 
 def finite(values: dict[str, dict[str, float]]) -> dict[str, Any]:
@@ -182,7 +213,8 @@ def evaluate_on(
     params, model_state = run.load()
     batches = evaluation_batches(run.config, source, jax.process_index(), jax.process_count(), run.mesh.size)
     followed = (watch or alone()).follow(batches, "evaluation", 1)
-    return evaluate(task, make_predict_step(task, run.mesh), params, model_state, followed, run.mesh)
+    predict_step = make_predict_step(task, run.mesh)
+    return evaluate(task, predict_step, params, model_state, followed, run.mesh, truth_of(source))
 
 
 def slug(text: str) -> str:

@@ -100,8 +100,8 @@ def origin_of(weights: Weights, *, model: str = "") -> Origin:
     source, architecture = weights.source, weights.architecture
     if family := family_of(weights.params):
         raise ValueError(
-            f"{source} is {family.name}, this is for classifiers and backbones; swin_jax.load_segmenter and "
-            "save_segmenter read and write it, swin_jax.convert turns it into other formats"
+            f"{source} is {family.name}, this is for classifiers and backbones; swin_jax.load_{family.noun} "
+            "reads it, swin_jax.convert turns it into other formats"
         )
     if architecture is None:
         raise ValueError(f"{source} lacks the embedding, a bias table or a block: it is no whole Swin")

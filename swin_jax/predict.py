@@ -4,6 +4,7 @@
     python -m swin_jax.predict --workdir=runs/shapes --split=val --count=16 --json
     python -m swin_jax.predict --workdir=runs/flowers --attention --attention_query=0.4,0.6 photo.jpg
     python -m swin_jax.predict --workdir=runs/ade20k --maps=maps photo.jpg
+    python -m swin_jax.predict --workdir=runs/coco --least_score=0.5 photo.jpg
     python -m swin_jax.predict --workdir=runs/ade20k --maps=server --label_format=dataset release_test/testing
 
 Takes files, directories (searched through) and globs, or pictures of the run's own data set (--count=0: all).
@@ -12,6 +13,8 @@ contact sheet. With --attention it is also drawn for each picture, for the last 
 --attention_blocks: the window of a query, what the query attends to, and the attention that every token receives.
 A segmenter writes for each picture `labels/<name>.png`, the class of every pixel in the data set's palette, and
 `overlays/<name>.png` with a legend, and prints the classes by their share of the picture.
+A detector draws what it is at least --least_score sure of on each picture, `<name>.png`, writes all detections to
+`detections.json` (COCO's result format; of files, the image_id is the file's name), and prints those drawn.
 """
 
 import glob
@@ -20,22 +23,25 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
 from absl import flags
+from etils import epath
 
 from swin_jax import cli
 from swin_jax.attention_pictures import Shown, attention_step, choose_attention, draw_attention
-from swin_jax.data.decode import UnreadablePicture
+from swin_jax.data.decode import UnreadablePicture, decode_picture
 from swin_jax.data.pipeline import eval_batches
 from swin_jax.data.sources import Source
 from swin_jax.data.sources.files import PICTURE_SUFFIXES, Files, Subset
 from swin_jax.inputs import eval_example, open_data
-from swin_jax.restore import Run, open_run
-from swin_jax.setups import label_files
+from swin_jax.restore import Run, open_run, read_categories
+from swin_jax.setups import detection_files, label_files
 from swin_jax.tasks import pictures
+from swin_jax.tasks.detection import Detection
+from swin_jax.tasks.detection_scores import Found, coco_results, detections_of
 from swin_jax.training.evaluator import make_predict_step
 from swin_jax.training.run_directory import RunDirectoryError, write_atomically
 from swin_jax.training.sharding import local_rows, put_batch
@@ -50,7 +56,16 @@ SPLIT = cli.split_flag()
 COUNT = flags.DEFINE_integer("count", 16, "How many pictures of the split; 0: all.", lower_bound=0)
 BATCH_SIZE = cli.batch_size_flag()
 PLATFORM = cli.platform_flag()
-MAPS = flags.DEFINE_string("maps", "", "Directory of a segmenter's maps; <workdir>/predictions when empty.")
+MAPS = flags.DEFINE_string(
+    "maps", "", "Directory of a segmenter's maps or a detector's pictures; <workdir>/predictions when empty."
+)
+LEAST_SCORE = flags.DEFINE_float(
+    "least_score",
+    0.3,
+    "Detection: from which score on detections are drawn.",
+    lower_bound=0.0,
+    upper_bound=1.0,
+)
 LABEL_FORMAT = cli.label_format_flag()
 cli.multi_scale_flag()
 cli.window_flag()
@@ -86,6 +101,8 @@ def main(arguments: Sequence[str]) -> None:
         source = Files(paths) if paths else split_pictures(run, SPLIT.value, COUNT.value)
         if run.config.task == "segmentation":
             show_maps(run, source)
+        elif run.config.task == "detection":
+            show_detections(run, source)
         else:
             show_classes(run, source, shown)
 
@@ -127,6 +144,42 @@ def show_maps(run: Run, source: Source) -> None:
             shares = label_files.write_prediction(directory, record, classes, run.coding, LABEL_FORMAT.value)
             print_shares(record["name"], shares)
     cli.say(f"maps: {directory}/{label_files.LABELS}, {directory}/{label_files.OVERLAYS}")
+
+
+def show_detections(run: Run, source: Source) -> None:
+    """Raises ValueError where two pictures would be drawn to one file."""
+    label_files.check_file_names([source[index]["name"] for index in range(len(source))])
+    task = cast(Detection, run.task)
+    categories = read_categories(run.directory, len(run.class_names))
+    directory, results = epath.Path(MAPS.value or run.directory / "predictions"), []
+    for batch, predictions in predicted(run, source, BATCH_SIZE.value or 1):
+        for row in np.flatnonzero(batch["valid"]).tolist():
+            record, found = source[int(batch["example_index"][row])], detections_of(batch, predictions, row)
+            name = label_files.file_name(record["name"])
+            results += coco_results(record.get("image_id", name), found, categories)
+            picture = decode_picture(record["image"], record["name"])
+            drawn = detection_files.drawn(picture, found, run.class_names, task.palette, LEAST_SCORE.value)
+            write_atomically(directory / f"{name}.png", pictures.png(drawn))
+            print_detections(record["name"], run.class_names, found)
+    detection_files.write_results(directory / "detections.json", results)
+    cli.say(f"pictures and detections.json: {directory}")
+
+
+def print_detections(name: str, class_names: Sequence[str], found: Found) -> None:
+    """Those that are drawn, the best first."""
+    kept = [place for place in np.argsort(-found.scores) if found.scores[place] >= LEAST_SCORE.value]
+    told = [
+        {
+            "class": class_names[int(found.labels[place])],
+            "score": round(float(found.scores[place]), 6),
+            "box": [round(float(value), 2) for value in found.boxes[place]],
+        }
+        for place in kept
+    ]
+    if JSON.value:
+        print(json.dumps({"name": name, "detections": told}))
+    else:
+        print(f"{name}  " + "  ".join(f"{one['class']} {one['score']:.1%}" for one in told))
 
 
 def print_shares(name: str, shares: Mapping[str, float]) -> None:

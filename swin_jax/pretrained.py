@@ -17,11 +17,16 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from swin_jax.config import base_config
+from swin_jax.models.detectors import create_detector
+from swin_jax.models.mask_rcnn import MaskRCNN
 from swin_jax.models.registry import create_model
 from swin_jax.models.segmenters import create_segmenter
 from swin_jax.models.swin import SwinTransformer
 from swin_jax.models.upernet import UperNet
 from swin_jax.restore import describe_run, open_run
+from swin_jax.setups.detection import settings_of
+from swin_jax.tasks.two_stage_inference import View, find
 from swin_jax.weights import OURS, Fitted, Weights, fit, flatten, read_weights, sort_state, unflatten
 from swin_jax.weights.backbones import fit_backbone, is_backbone
 from swin_jax.weights.composed import (
@@ -254,24 +259,82 @@ def load_segmenter(
       ValueError: the weights cannot be read or are of another model.
     """
     model = create_segmenter(name, num_classes, **overrides)
-    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3), jnp.float32))
+    return model, _whole_variables(model, path)
+
+
+def load_detector(
+    name: str, path: str, *, num_classes: int = 80, **overrides: Any
+) -> tuple[MaskRCNN, dict[str, Any]]:
+    """A published detector with weights and batch statistics: ours, OpenMMLab's or the published code's.
+
+    Args:
+      name: a published name, such as "mask_rcnn_swin_tiny".
+      path: a `.pth`, `.bin` or `.safetensors` file, or the directory of a detection run.
+      num_classes: of these weights.
+      **overrides: further fields of the model.
+
+    Returns:
+      The module and its variables, as `detect` takes them.
+
+    Raises:
+      ValueError: the weights cannot be read or are of another model.
+    """
+    model = create_detector(name, num_classes, **overrides)
+    return model, _whole_variables(model, path)
+
+
+def detect(
+    model: MaskRCNN,
+    variables: Mapping[str, Any],
+    images: jax.Array | np.ndarray,
+    sizes: jax.Array | np.ndarray,
+    **settings: Any,
+) -> dict[str, jax.Array]:
+    """What a detector finds. Under `jax.jit` with `model` and `settings` fixed it is one program for each canvas.
+
+    Args:
+      model, variables: of `load_detector`.
+      images: normalised pictures `[B, H, W, 3]`, each in the upper left corner of a canvas of zeros.
+      sizes: their (height, width), int `[B, 2]`.
+      **settings: fields of `config.detection` in which the weights' recipe differs from the published one.
+
+    Returns:
+      As `two_stage_inference.find`, boxes in pixels of `images`.
+
+    Raises:
+      ValueError: there is no such setting.
+    """
+    fields = base_config().detection
+    unknown = [name for name in settings if name not in fields]
+    if unknown:
+        raise ValueError(f"there is no setting {unknown[0]!r}; settings are {', '.join(fields)}")
+    fields.update(settings)
+    sizes = jnp.asarray(sizes, jnp.int32)
+    view = View(jnp.asarray(images), sizes, mirrored=False)
+    return dict(find(model, variables, [view], sizes, jnp.ones(len(sizes), bool), settings_of(fields)))
+
+
+def _whole_variables(model: Any, path: str) -> dict[str, Any]:
+    """All that a file or run has for a segmenter or detector. Raises ValueError where it is another's."""
+    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3), jnp.float32))
     wanted = {collection: shapes_of(tree) for collection, tree in variables.items()}
     weights = read(path, whole=True)
     values = {**weights.params, **weights.statistics}
     check_fits(path, values, {place: shape for shapes in wanted.values() for place, shape in shapes.items()})
-    return model, {
+    return {
         collection: unflatten({place: jnp.asarray(values[place]) for place in shapes})
         for collection, shapes in wanted.items()
     }
 
 
-def save_segmenter(path: str, params: Any, model_state: Any, layout: str = "openmmlab") -> None:
-    """Writes an UperNet, for another code base where its backbone is a Swin; the inverse of `load_segmenter`.
+def save_composed(path: str, params: Any, model_state: Any, layout: str = "openmmlab") -> None:
+    """Writes a segmenter or detector, for another code base where its backbone is a Swin; the inverse of
+    `load_segmenter` and `load_detector`.
 
     Args:
       path: a `.pth` or `.safetensors` file.
       params, model_state: as a run has them: `open_run("runs/ade20k").load()`.
-      layout: "openmmlab", "official-dense", "transformers", or "swin_jax" for ours.
+      layout: "openmmlab", "official-dense", for UperNet "transformers", or "swin_jax" for ours.
 
     Raises:
       ValueError: there is no such layout, or it has no place for a parameter.

@@ -2,14 +2,14 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 from etils import epath
 from jax.sharding import Mesh
 
-from swin_jax.config import Config, from_dict
+from swin_jax.config import Config, base_config, from_dict
 from swin_jax.data.labels import LabelCoding
 from swin_jax.experiment import make_task, pictures_of, ranking
 from swin_jax.exports.run_facts import run_facts
@@ -23,6 +23,7 @@ from swin_jax.training.sharding import make_mesh, select_devices, state_sharding
 CLASSES = "classes.json"
 PARAMETERS = ("ema", "plain")
 LABELS = "labels.json"
+CATEGORIES = "categories.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +71,14 @@ def describe_run(
     model = {
         name: value for name, value in config.model.items() if value is not None and name not in execution
     }
+    described = {"model": {**model, "num_classes": len(class_names)}}
+    if config.task == "detection":
+        published = base_config().detection
+        described["detection"] = {
+            name: value for name, value in config.detection.items() if value != published[name]
+        }
     return {
-        "model": {**model, "num_classes": len(class_names)},
+        **described,
         "preprocessing": vars(pictures_of(config)),
         "class_names": list(class_names),
         "run": run_facts(directory, step, kind),
@@ -148,6 +155,18 @@ def write_coding(directory: epath.Path, coding: LabelCoding | None) -> None:
 def read_coding(directory: epath.Path) -> LabelCoding | None:
     path = directory / LABELS
     return LabelCoding.from_json(json.loads(path.read_text())) if path.exists() else None
+
+
+def write_categories(directory: epath.Path, category_ids: Sequence[int] | None) -> None:
+    """Keeps the numbers by which the data set's files call the classes, where it has them: result files need them."""
+    if category_ids is not None:
+        write_atomically(directory / CATEGORIES, json.dumps(list(category_ids)).encode() + b"\n")
+
+
+def read_categories(directory: epath.Path, classes: int) -> tuple[int, ...]:
+    """As written; from 1 on where the run has none."""
+    path = directory / CATEGORIES
+    return tuple(json.loads(path.read_text())) if path.exists() else tuple(range(1, classes + 1))
 
 
 def read_classes(directory: epath.Path) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from swin_jax import cli, experiment, inputs, pretrained
 from swin_jax.config import FREE_FIELDS, Config, to_dict
 from swin_jax.data.decode import UnreadablePicture
 from swin_jax.exports.card import load_lines, make_card, write_card
-from swin_jax.restore import choose_parameters, describe_run, write_classes, write_coding
+from swin_jax.restore import choose_parameters, describe_run, write_categories, write_classes, write_coding
 from swin_jax.tasks.task import Task
 from swin_jax.training import hosts, loop, optimizer, preflight, run_directory, sharding
 from swin_jax.training.checkpoint import Checkpoints
@@ -148,6 +148,7 @@ def claim(workdir: str, resolved: Mapping[str, Any], made_by: Mapping[str, Any],
     run_directory.claim(directory, resolved, made_by, free=FREE_FIELDS)
     write_classes(directory, data.train.class_names)
     write_coding(directory, data.coding)
+    write_categories(directory, getattr(data.train, "category_ids", None))
 
 
 def first_params(
@@ -224,7 +225,7 @@ def leave_card(plan: Plan, step: int) -> None:
     description = describe_run(plan.directory, plan.config, plan.data.train.class_names, step, kind)
     sizes = [leaf.size for leaf in jax.tree.leaves(plan.abstract.params)]
     name = run_directory.absolute(plan.directory).name
-    load = load_lines(description["model"], name)
+    load = load_lines(description["model"], name, description.get("detection"))
     write_card(plan.directory, make_card(description, parameters=sum(sizes), load=load))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from etils import epath
 
+from swin_jax.models.detectors import create_detector, detector_names
 from swin_jax.models.registry import create_model
 from swin_jax.models.segmenters import create_segmenter, segmenter_names
 from swin_jax.training.provenance import describe, provenance
@@ -64,19 +65,26 @@ def write_card(directory: epath.PathLike, card: Mapping[str, Any], *, stem: str 
     return names
 
 
-def load_lines(model: Mapping[str, Any], file: str) -> list[str]:
-    """Python that loads a weight file or run directory; it names every field in which the published model differs."""
+def load_lines(model: Mapping[str, Any], file: str, detection: Mapping[str, Any] | None = None) -> list[str]:
+    """Python that loads a weight file or run directory and uses it; it names every field in which the published model,
+    or the published detector's settings, differ."""
     dense = bool(model.get("dense"))
-    if _segmenter(model):
-        segmenter = create_segmenter(model["name"])
-        function, out, parts = "load_segmenter", "logits, _", (segmenter, segmenter.backbone)
+    use = "{} = model.apply(variables, images)  # normalised pictures [B, H, W, 3]"
+    if model["name"] in segmenter_names():
+        whole = create_segmenter(model["name"])
+        function, use, parts = "load_segmenter", use.format("logits, _"), (whole, whole.backbone)
+    elif model["name"] in detector_names():
+        whole = create_detector(model["name"])
+        function, parts = "load_detector", (whole, whole.backbone)
+        settings = "".join(f", {name}={_python(value)!r}" for name, value in (detection or {}).items())
+        use = f"found = swin_jax.detect(model, variables, images, sizes{settings})".replace("'", '"')
     else:
         function, out = ("features", "maps") if dense else ("load", "logits")
-        parts = (create_model(model["name"], features_only=dense),)
+        parts, use = (create_model(model["name"], features_only=dense),), use.format(out)
     known = {name: value for part in reversed(parts) for name, value in vars(part).items()}
     known |= {"window_policy": "dense"} if dense else {}
     fields = {
-        name: tuple(value) if isinstance(value, list) else value
+        name: _python(value)
         for name, value in model.items()
         if name != "name" and name in known and not (dense and name == "num_classes")
     }
@@ -86,8 +94,13 @@ def load_lines(model: Mapping[str, Any], file: str) -> list[str]:
     return [
         "import swin_jax",
         f"model, variables = {called}",
-        f"{out} = model.apply(variables, images)  # normalised pictures [B, H, W, 3]",
+        use,
     ]
+
+
+def _python(value: Any) -> Any:
+    """A JSON value as a config has it."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def markdown(card: Mapping[str, Any]) -> str:
@@ -110,7 +123,7 @@ def _facts(card: Mapping[str, Any]) -> dict[str, Any]:
         "parameters": f"{card['parameters']:,}",
         "classes": f"{classes['count']:,}"
         + (", named in the JSON card" if classes["names"] else ", no names known"),
-        "pictures": _pictures(pictures, segmenter=_segmenter(model)),
+        "pictures": _pictures(pictures, dense=_dense(model)),
         "normalisation": f"pixels in 0..1, mean {_plain(pictures['mean'])}, std {_plain(pictures['std'])}",
     }
     if "from" in card:
@@ -121,23 +134,23 @@ def _facts(card: Mapping[str, Any]) -> dict[str, Any]:
     return found | {"written by": _software(card["written_by"])}
 
 
-def _pictures(made: Mapping[str, Any], *, segmenter: bool) -> str:
+def _pictures(made: Mapping[str, Any], *, dense: bool) -> str:
     """How pictures are made."""
     resize, (height, width) = made["resize"], made["size"]
     if resize is None:
         how = "as they are"
-    elif segmenter:
+    elif dense:
         how = f"fitted into {_plain(resize)}, aspect kept"
     elif isinstance(resize, int):
         how = f"centre, shorter side resized to {resize} first"
     else:
         how = f"whole, resized to {_plain(resize)}"
-    size = f"{height} x {width}" + (" in training" if segmenter else "")
+    size = f"{height} x {width}" + (" in training" if dense else "")
     return f"{size}, RGB; {how} ({made['interpolation']})"
 
 
-def _segmenter(model: Mapping[str, Any]) -> bool:
-    return model["name"] in segmenter_names()
+def _dense(model: Mapping[str, Any]) -> bool:
+    return model["name"] in (*segmenter_names(), *detector_names())
 
 
 def _training(run: Mapping[str, Any]) -> dict[str, Any]:

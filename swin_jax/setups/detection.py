@@ -75,7 +75,7 @@ def make_task(
     config: Config, class_names: tuple[str, ...], _: LabelCoding | None, model_fields: Mapping[str, Any]
 ) -> Detection:
     """The task with its model. Raises ValueError for an unknown model or field, or a value that makes no sense."""
-    settings = settings_of(config)
+    settings = settings_of(config.detection)
     model = create_detector(
         config.model.name,
         num_classes=len(class_names),
@@ -101,9 +101,8 @@ def make_task(
     )
 
 
-def settings_of(config: Config) -> TwoStage:
-    """Raises ValueError for a number that makes no sense."""
-    fields = config.detection
+def settings_of(fields: Config) -> TwoStage:
+    """The settings of a detector by the fields of `config.detection`."""
     return TwoStage(
         anchor_scales=tuple(fields.anchor_scales),
         anchor_ratios=tuple(fields.anchor_ratios),

@@ -219,13 +219,13 @@ def detections_of(batch: Mapping[str, np.ndarray], predictions: Mapping[str, np.
     return Found(boxes, predictions["scores"][row][kept], predictions["labels"][row][kept], runs)
 
 
-def coco_results(image_id: int, found: Found, category_ids: Sequence[int]) -> list[dict[str, Any]]:
+def coco_results(image_id: int | str, found: Found, category_ids: Sequence[int]) -> list[dict[str, Any]]:
     """The detections of a picture as COCO's result files have them, run lengths as bytes."""
     results = []
     for place in range(len(found.boxes)):
         x1, y1, x2, y2 = found.boxes[place].astype(np.float64).tolist()
         result: dict[str, Any] = {
-            "image_id": int(image_id),
+            "image_id": image_id,
             "category_id": int(category_ids[int(found.labels[place])]),
             "bbox": [x1, y1, x2 - x1, y2 - y1],
             "score": float(found.scores[place]),

@@ -86,7 +86,9 @@ def evaluate_each(
         raise ValueError("the evaluation split has no examples")
     score(*waiting)
     return {
-        name: Evaluation(merge_over_hosts(scorers[name]), *samples[name].rows(), truth=truth)
+        name: Evaluation(
+            merge_over_hosts(scorers[name], task.scorer(truth)), *samples[name].rows(), truth=truth
+        )
         for name in variables
     }
 
@@ -136,13 +138,13 @@ def save_pictures(directory: epath.Path, task: Task, found: Evaluation) -> None:
         write_atomically(directory / f"{name}.png", pictures.png(picture))
 
 
-def merge_over_hosts(scorer: Scorer) -> Scorer:
-    """The counts of all hosts, on every host. With one host the scorer itself."""
+def merge_over_hosts(scorer: Scorer, merged: Scorer) -> Scorer:
+    """The counts of all hosts, on every host and in their order, in the fresh scorer `merged`. With one host the scorer
+    itself."""
     if jax.process_count() == 1:
         return scorer
-    merged, *others = (pickle.loads(text) for text in gather(pickle.dumps(scorer)))
-    for other in others:
-        merged.merge(other)
+    for text in gather(pickle.dumps(scorer)):
+        merged.merge(pickle.loads(text))
     return merged
 
 

@@ -106,7 +106,7 @@ def test_a_name_without_a_place_is_named(ours: dict):
 def test_a_file_becomes_a_model_with_its_statistics(ours: dict, tmp_path: Path):
     file = str(tmp_path / "upernet.safetensors")
     trees = {collection: unflatten(values) for collection, values in ours.items()}
-    swin_jax.save_segmenter(file, trees["params"], {"batch_stats": trees["batch_stats"]})
+    swin_jax.save_composed(file, trees["params"], {"batch_stats": trees["batch_stats"]})
     model, variables = swin_jax.load_segmenter("upernet_swin_tiny", file, num_classes=5, **MICRO)
     assert model.num_classes == 5
     assert jax.tree.structure(variables) == jax.tree.structure(trees)
