@@ -21,9 +21,9 @@ side drawn from 480 to 800, half of them cut before (OpenMMLab's recipe, as rele
 The ResNets take the recipe of the Swins (so did the paper's cascades, table 9), stem and first stage frozen and batch
 norms with their running statistics. Swin-B with Mask R-CNN was not released. Hardware of the released runs: 8 V100.
 
-Data: `--config.data.source=coco` reads the official layout, a directory or a zip: `annotations/instances_train2017.json`
-beside `train2017/`; `tfds:coco_records` what `swin_jax.prepare --source=coco` made of it. Test-time augmentation is
-`evaluate --multi_scale`: over `evaluation.ratios` of the scale, plain and mirrored.
+Data: `--config.data.source=coco` reads the official layout, a directory or a zip with `train2017/` beside
+`annotations/instances_train2017.json`; `tfds:coco_records` what `swin_jax.prepare --source=coco` made of it. Test-time
+augmentation is `evaluate --multi_scale`: over `evaluation.ratios` of the scale, plain and mirrored.
 """
 
 from swin_jax.config import Config, base_config

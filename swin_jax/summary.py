@@ -9,7 +9,8 @@ Examples:
 Without --config: parameters and multiply-accumulates of the models beside the published figures; with --json one
 object a line, with the keys model, image_size, classes, params, macs; image_size is the side of the published square
 picture, or [height, width]. MACs follow the formula of the official code; those of segmenters count products with
-weights alone, auxiliary head included.
+weights alone, auxiliary head included; those of detectors count attention's products too, with 1000 proposals and 100
+detections.
 
 With --config: model, pictures, length in steps, scale of the learning rate, the rate at ten steps in both conventions
 of where a cosine begins, and the parameters by weight decay; with --json one object. --examples is the size of the
@@ -31,8 +32,9 @@ from absl import flags
 
 from swin_jax import cli, experiment
 from swin_jax.config import Config
-from swin_jax.models import registry, segmenters
+from swin_jax.models import detectors, registry, segmenters
 from swin_jax.models.complexity import swin_macs
+from swin_jax.models.detector_complexity import mask_rcnn_macs
 from swin_jax.models.segmenter_complexity import upernet_macs
 from swin_jax.models.swin import SwinTransformer
 from swin_jax.tasks.classification import Classification
@@ -69,14 +71,18 @@ def summarize(name: str) -> Row:
         segmenter = segmenters.create_segmenter(name)
         size = segmenters.PUBLISHED_SIZE
         return Row(name, size, segmenter.num_classes, _parameters(segmenter), upernet_macs(segmenter, *size))
+    if name in detectors.detector_names():
+        detector = detectors.create_detector(name)
+        size = detectors.PUBLISHED_SIZE
+        return Row(name, size, detector.num_classes, _parameters(detector), mask_rcnn_macs(detector, *size))
     model = registry.create_model(name)
     height, width = registry.preprocessing(name).size
     return Row(name, height, model.num_classes, _parameters(model), swin_macs(model, height, width))
 
 
 def names() -> tuple[str, ...]:
-    """Every classifier, then every segmenter."""
-    return registry.model_names() + segmenters.segmenter_names()
+    """Every classifier, then every segmenter, then every detector."""
+    return registry.model_names() + segmenters.segmenter_names() + detectors.detector_names()
 
 
 def table(rows: list[Row]) -> str:
@@ -85,14 +91,19 @@ def table(rows: list[Row]) -> str:
         f"{'model':<36}{'image':>10}{'classes':>9}{'params':>14}{'published':>11}{'MACs':>10}{'published':>11}"
     ]
     for row in rows:
-        room = segmenters if row.model in segmenters.segmenter_names() else registry
-        figures = room.published(row.model)
+        figures = _published(row.model)
         lines.append(
             f"{row.model:<36}{_size(row.image_size):>10}{row.classes:>9}{row.params:>14,}"
             f"{_rounded(figures.params, 1e6, 'M', 0):>11}{row.macs / 1e9:>9.3f}G"
             f"{_rounded(figures.macs, 1e9, 'G', 1):>11}"
         )
     return "\n".join(lines)
+
+
+def _published(name: str) -> registry.Published:
+    if name in segmenters.segmenter_names():
+        return segmenters.published(name)
+    return detectors.published(name) if name in detectors.detector_names() else registry.published(name)
 
 
 def recipe(config: Config, *, examples: int | None = None, steps: Sequence[int] = ()) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from swin_jax.ops import boxes as box_ops
 
 ADAPTIVE = 0
 MOST_POINTS = 1024  # per bin and axis: a bin of more cells than that is no part of a picture
-FINEST = 56  # pixels: boxes of a smaller side than twice that read the first level
+FINEST = 56.0  # pixels: boxes of a smaller side than twice that read the first level
 
 
 class Axis(NamedTuple):

@@ -20,7 +20,7 @@ from swin_jax.ops import boxes as box_ops
 from swin_jax.ops.roi_align import ADAPTIVE, FINEST, level_of, roi_align
 from swin_jax.ops.selection import Proposals, propose
 
-Pyramid = tuple[Float[Array, "batch _ _ channels"], ...]
+Pyramid = tuple[Float[Array, "batch _ _ _"], ...]
 
 
 @dataclasses.dataclass(frozen=True)

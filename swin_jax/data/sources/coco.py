@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -143,7 +143,11 @@ class CocoPictures:
 
     def truth(self) -> dict[str, Any]:
         """All of the split's annotations, as the COCO tools take them."""
-        return self._annotations.truth(self._chosen.tolist())
+        return self.truth_of(range(len(self)))
+
+    def truth_of(self, indices: Iterable[int]) -> dict[str, Any]:
+        """The same of some pictures."""
+        return self._annotations.truth([int(self._chosen[index]) for index in indices])
 
     def __len__(self) -> int:
         return len(self._chosen)
