@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import cv2
 import numpy as np
 from pycocotools import mask as pycocotools_mask
 
@@ -14,6 +13,7 @@ Polygons = tuple[np.ndarray, ...]
 Runs = Mapping[str, Any]
 """A compressed run-length mask of the whole picture as pycocotools has it: `size` (height, width), `counts` bytes."""
 Outline = Polygons | Runs
+Real = float | int
 
 LEAST_SIDE = 1.0
 """Boxes of smaller width or height in the original picture are no objects (the published filter)."""
@@ -39,8 +39,8 @@ class Instances:
     crowd: np.ndarray
     ids: np.ndarray
     outlines: tuple[Outline, ...] | None = None
-    scale: tuple[float, float] = (1.0, 1.0)
-    shift: tuple[float, float] = (0.0, 0.0)
+    scale: tuple[Real, Real] = (1.0, 1.0)
+    shift: tuple[Real, Real] = (0.0, 0.0)
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -52,7 +52,7 @@ class Instances:
         arrays = {name: getattr(self, name)[indices] for name in ("boxes", "labels", "areas", "crowd", "ids")}
         return dataclasses.replace(self, **arrays, outlines=outlines)
 
-    def scaled(self, x: float, y: float) -> "Instances":
+    def scaled(self, x: Real, y: Real) -> "Instances":
         """In a picture resized by these factors."""
         factors = np.array([x, y, x, y], np.float32)
         return dataclasses.replace(
@@ -62,7 +62,7 @@ class Instances:
             shift=(self.shift[0] * x, self.shift[1] * y),
         )
 
-    def mirrored(self, width: float) -> "Instances":
+    def mirrored(self, width: Real) -> "Instances":
         """In a picture of `width` pixels turned left to right."""
         boxes = self.boxes.copy()
         boxes[:, [0, 2]] = width - self.boxes[:, [2, 0]]
@@ -73,7 +73,7 @@ class Instances:
             shift=(width - self.shift[0], self.shift[1]),
         )
 
-    def cropped(self, left: float, top: float, height: float, width: float) -> "Instances":
+    def cropped(self, left: Real, top: Real, height: Real, width: Real) -> "Instances":
         """In a part of the picture: boxes are cut to it, and who has nothing in it is left out.
 
         The box that remains is the cut one, as published, not the tight box of what is seen of the object.
@@ -103,14 +103,18 @@ class Instances:
         cells = size / np.maximum(box[2:] - box[:2], 1e-6)
         factor, offset = np.array(self.scale) * cells, (np.array(self.shift) - box[:2]) * cells
         if isinstance(outline, Mapping):
-            mask = coco_masks.decode(outline)
-            # OpenCV counts from the middle of the first pixel: u - 1/2 = factor (x - 1/2) + ...
-            matrix = np.array([[factor[0], 0, offset[0]], [0, factor[1], offset[1]]])
-            matrix[:, 2] += 0.5 * factor - 0.5
-            shown = cv2.warpAffine(255 * mask, matrix, (size, size), flags=cv2.INTER_LINEAR)
-            return np.asarray(shown) >= 128
+            mask = coco_masks.decode(outline).astype(bool)
+            # Every cell reads the pixel that its middle lies in.
+            middles = (np.arange(size)[:, None] + 0.5 - offset) / factor
+            columns, rows = np.floor(middles).astype(np.int64).T
+            inside = _within(rows, mask.shape[0])[:, None] & _within(columns, mask.shape[1])[None]
+            return inside & mask[rows.clip(0, mask.shape[0] - 1)][:, columns.clip(0, mask.shape[1] - 1)]
         rings = [(ring.astype(np.float64) * factor + offset).ravel().tolist() for ring in outline]
         return rasterised(rings, size, size)
+
+
+def _within(places: np.ndarray, length: int) -> np.ndarray:
+    return (places >= 0) & (places < length)
 
 
 def rasterised(rings: list[list[float]], height: int, width: int) -> np.ndarray:

@@ -160,19 +160,6 @@ def truth() -> dict[str, jax.Array]:
     }
 
 
-def crops(batch: dict[str, jax.Array], size: int) -> np.ndarray:
-    """Instances on the grids of their boxes, of bitmaps: nearest."""
-    found = np.zeros((2, OBJECTS, size, size), bool)
-    for picture in range(2):
-        for row in np.flatnonzero(batch["box_valid"][picture]):
-            x1, y1, x2, y2 = np.asarray(batch["boxes"][picture, row])
-            steps = (np.arange(size) + 0.5) / size
-            rows, columns = (y1 + steps * (y2 - y1)).astype(int), (x1 + steps * (x2 - x1)).astype(int)
-            mask = np.asarray(batch["bitmaps"][picture, row])
-            found[picture, row] = mask[np.clip(rows, 0, 191)][:, np.clip(columns, 0, 255)]
-    return found
-
-
 # Everything is sampled: no randomness is left.
 EVERYTHING = TwoStage(
     train_proposals=PROPOSALS,
@@ -192,7 +179,7 @@ def losses(params: Any, batch: Any) -> Any:
 
 
 def test_training_losses_and_gradient_norms_agree():
-    """Mask targets of whole bitmaps, as there; our crops move the mask loss by what the last lines allow."""
+    """With mask targets of whole bitmaps, as there. Of crops of 112 x 112 the mask loss differs by CROPDIFF."""
     batch = truth()
     (_, terms), gradients = losses(variables()["params"], batch)
     theirs = {
@@ -215,9 +202,6 @@ def test_training_losses_and_gradient_norms_agree():
     for path, gradient in flatten(gradients).items():
         (name,) = names[path]
         assert float(jnp.linalg.norm(gradient.ravel())) == pytest.approx(norms[name], rel=2e-4), path
-    of_crops = {name: value for name, value in batch.items() if name != "bitmaps"}
-    (_, terms), _ = losses(variables()["params"], of_crops | {"masks": jnp.asarray(crops(batch, 112))})
-    assert float(terms["mask"]) == pytest.approx(float(theirs["mask"]), rel=0.02)
 
 
 EXACT = {

@@ -248,7 +248,7 @@ def _known(
     return known[value]
 
 
-def _box(annotation: Mapping[str, Any], source: str) -> list[float]:
+def _box(annotation: Mapping[str, Any], source: str) -> list[Any]:
     box = annotation.get("bbox")
     right = isinstance(box, list) and len(box) == 4 and all(_finite(value) for value in box)
     if not right or min(box[2:]) < 0:  # type: ignore[index]
