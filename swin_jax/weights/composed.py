@@ -184,7 +184,7 @@ def fit_composed(
     for path in fresh:
         found.pop(path, None)
     if fresh:
-        layers = dict.fromkeys(path.rpartition("/")[0] for path in fresh)
+        layers = [layer for layer in family.classifiers if f"{layer}/bias" in fresh]
         notes.append(f"{' and '.join(layers)} fresh: {new} classes, the file has {old}")
     wanted = _inside(params)
     swin = dataclasses.replace(weights, params=_inside(found), statistics={}, names=_inside(weights.names))
