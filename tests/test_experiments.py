@@ -15,15 +15,24 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import own_images, own_segmentation
+from experiments import own_detection, own_images, own_segmentation
 from swin_jax import cli, experiment, inputs
 from swin_jax import config as configs
+from swin_jax.data.instances import Instances
 from swin_jax.data.labels import LabelCoding, LabelMap, default_palette
 from swin_jax.training.optimizer import make_optimizer
 from swin_jax.training.sharding import make_mesh, put_batch, state_shardings
 from swin_jax.training.state import abstract_state, create_state, make_train_step
 
 CODING = LabelCoding(("a", "b", "c"), default_palette(3), (0, 1, 2))
+OBJECT = Instances(
+    boxes=np.array([[4, 4, 20, 16]], np.float32),
+    labels=np.array([1]),
+    areas=np.array([192], np.float32),
+    crowd=np.array([False]),
+    ids=np.array([1]),
+    outlines=((np.array([[4, 4], [20, 4], [20, 16], [4, 16]], np.float32),),),
+)
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 FILES = sorted(path for path in EXPERIMENTS.rglob("*.py"))
 # The same for all: as small as each architecture goes.
@@ -43,6 +52,28 @@ SHRUNK_SEGMENTER = {
     "model.pool_scales": (1, 2),
     "data.size": (16, 16),
     "data.scale": (64, 16),
+    "batch_size": 2,
+    "schedule.warmup": "0 steps",
+}
+SHRUNK_DETECTOR = {
+    "model.channels": 4,
+    "model.fc_channels": 4,
+    "model.mask_channels": 4,
+    "model.mask_convs": 1,
+    "data.scale": (64, 64),
+    "data.short_sides": (64,),
+    "data.crop_short_sides": (64,),
+    "data.crop_range": (40, 64),
+    "data.max_boxes": 2,
+    "data.mask_size": 8,
+    "detection.anchor_scales": (2.0,),
+    "detection.anchor_sample": 8,
+    "detection.anchor_positives": 4,
+    "detection.train_proposals_per_level": 8,
+    "detection.train_proposals": 8,
+    "detection.roi_sample": 8,
+    "detection.roi_positives": 4,
+    "detection.roi_points": 1,
     "batch_size": 2,
     "schedule.warmup": "0 steps",
 }
@@ -80,7 +111,7 @@ NO_STRUCTURE = (
     "accumulation",
     "loss.mean",
 )
-NO_STRUCTURE_OF = ("data.", "augment.", "evaluation.", "schedule.")
+NO_STRUCTURE_OF = ("data.", "augment.", "evaluation.", "schedule.", "detection.")
 
 
 def load(path: Path) -> ModuleType:
@@ -101,7 +132,8 @@ def shrunk(path: Path, variant: str) -> configs.Config:
     if config.task == "classification":
         config.update_from_flattened_dict(SHRUNK)
     else:
-        config.update_from_flattened_dict(SHRUNK_SEGMENTER | SHRUNK_BACKBONE[backbone_of(config)])
+        heads = {"segmentation": SHRUNK_SEGMENTER, "detection": SHRUNK_DETECTOR}[config.task]
+        config.update_from_flattened_dict(heads | SHRUNK_BACKBONE[backbone_of(config)])
     if (path.stem, variant) not in AUGMENTED:
         config.update_from_flattened_dict(PLAIN)
     return config.lock()
@@ -117,7 +149,7 @@ def structure(config: configs.Config) -> str:
     def kept(name: str, value: Any) -> Any:
         if isinstance(value, dict):
             return {field: kept(f"{name}.{field}".strip("."), inner) for field, inner in value.items()}
-        if name == "model.name" and config.task == "segmentation":
+        if name == "model.name" and config.task != "classification":
             return backbone_of(config)
         if name in NO_STRUCTURE or name.startswith(NO_STRUCTURE_OF):
             return None
@@ -148,8 +180,10 @@ def test_every_experiment_makes_sense(path: Path, variant: str) -> None:
     task = experiment.make_task(config, ("a", "b", "c"))
     if config.task == "classification":
         assert task.image_size == inputs.train_example(config).size == inputs.eval_example(config).size
-    else:
+    elif config.task == "segmentation":
         assert task.image_size == inputs.train_example(config).crop
+    else:
+        assert task.canvases == inputs.train_example(config).canvases
 
 
 def test_structures_see_what_a_step_compiles_to() -> None:
@@ -169,12 +203,13 @@ def test_structures_see_what_a_step_compiles_to() -> None:
 
 
 def steps() -> list[Any]:
-    """One of each structure; of segmenters, which compile for half a minute, all but the first are long tests."""
-    first = AUGMENTED[1]
+    """One of each structure; of segmenters and detectors, which compile for half a minute, all but the first are long
+    tests."""
+    firsts = (AUGMENTED[1], ("coco", "mask_rcnn_swin_tiny_1x"))
     return [
         pytest.param(path, variant, marks=pytest.mark.long if is_long else ())
         for path, variant in one_of_each_structure()
-        for is_long in [shrunk(path, variant).task == "segmentation" and (path.stem, variant) != first]
+        for is_long in [shrunk(path, variant).task != "classification" and (path.stem, variant) not in firsts]
     ]
 
 
@@ -197,7 +232,13 @@ def test_every_experiment_steps_once(path: Path, variant: str) -> None:
         task, optimizer, mesh=mesh, shardings=shardings, seed=config.seed, learning_rate=schedule
     )
     labels = LabelMap(np.arange(480, dtype=np.uint8).reshape(20, 24) % 3, CODING, "labels")
-    record = {"image": np.zeros((20, 24, 3), np.uint8), "label": 1, "name": "grey", "semantic": labels}
+    record = {
+        "image": np.zeros((20, 24, 3), np.uint8),
+        "label": 1,
+        "name": "grey",
+        "semantic": labels,
+        "instances": OBJECT,
+    }
     example = inputs.train_example(config)(record, np.random.default_rng(0))
     batch = {name: np.stack([values] * 2) for name, values in example.items()} | {
         "example_index": np.arange(2, dtype=np.uint32),
@@ -206,11 +247,20 @@ def test_every_experiment_steps_once(path: Path, variant: str) -> None:
     before = jax.tree.map(np.asarray, state.params)
     after, report = step(state, put_batch(batch, mesh))
     assert report["finite"]
-    heads = 1.4 if config.task == "segmentation" else 1  # with the auxiliary one
-    assert float(report["loss"]) == pytest.approx(heads * np.log(3), abs=0.5)
+    # Of a segmenter with the auxiliary head; a detector adds what halves of its two binary decisions cost.
+    expected = {
+        "classification": np.log(3),
+        "segmentation": 1.4 * np.log(3),
+        "detection": np.log(4) + 2 * np.log(2),
+    }
+    assert float(report["loss"]) == pytest.approx(expected[config.task], abs=0.7)
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), before, after.params)
-    head = moved["decode_head"]["classifier"] if config.task == "segmentation" else moved["head"]
-    assert head["bias"]
+    heads = {
+        "classification": lambda: [moved["head"]],
+        "segmentation": lambda: [moved["decode_head"]["classifier"]],
+        "detection": lambda: [moved["box_head"]["classes"], moved["rpn"]["objectness"]],
+    }
+    assert all(head["bias"] for head in heads[config.task]())
 
 
 @pytest.mark.parametrize(
@@ -220,6 +270,8 @@ def test_every_experiment_steps_once(path: Path, variant: str) -> None:
         (own_images.get_config(), "evaluation.window", (64, 64)),
         (own_segmentation.get_config(), "augment.mixup_alpha", 0.8),
         (own_segmentation.get_config(), "data.crop_scale", (0.5, 1.0)),
+        (own_segmentation.get_config(), "detection.nms", 0.6),
+        (own_detection.get_config(), "loss.mean", "valid"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

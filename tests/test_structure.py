@@ -31,6 +31,7 @@ ONLY_IN = {
     "array_record": ("data/",),
     "PIL": ("data/", "tasks/pictures", "measure/torch_peer.py"),
     "cv2": ("data/", "tasks/pictures"),
+    "pycocotools": ("data/", "tasks/detection_scores.py"),
     "torch": ("weights/", "measure/torch_peer.py"),
     "safetensors": ("weights/files.py",),
     "matplotlib": ("tasks/pictures",),
@@ -54,6 +55,7 @@ WITHOUT_DATA_LIBRARIES = (
     "swin_jax.benchmark",
     "swin_jax.tasks.classification",
     "swin_jax.tasks.segmentation",
+    "swin_jax.tasks.two_stage_training",
     "swin_jax.models.registry",
 )
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 from swin_jax import summary
+from swin_jax.models.detectors import detector_names
 from swin_jax.models.registry import model_names
 from swin_jax.models.segmenters import segmenter_names
 
@@ -19,6 +20,12 @@ SEGMENTERS = {
     "upernet_resnet50": (66_496_876, 956.1e9),
     "upernet_resnet101": (85_489_004, 1033.7e9),
     "upernet_deit_small": (53_548_076, 961.3e9),
+}
+# The paper's table and the released models: 44M 260G, 48M 267G, 69M 359G.
+DETECTORS = {
+    "mask_rcnn_resnet50": (44_396_336, 260e9),
+    "mask_rcnn_swin_tiny": (47_794_602, 267e9),
+    "mask_rcnn_swin_small": (69_112_506, 359e9),
 }
 
 
@@ -50,17 +57,24 @@ def test_json_prints_one_object_a_line_and_nothing_else():
     command = [sys.executable, "-m", "swin_jax.summary", "--json"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True)
     rows = [json.loads(line) for line in printed.stdout.splitlines()]
-    assert [row["model"] for row in rows] == [*model_names(), *segmenter_names()]
+    assert [row["model"] for row in rows] == [*model_names(), *segmenter_names(), *detector_names()]
     assert {tuple(row) for row in rows} == {("model", "image_size", "classes", "params", "macs")}
     assert rows[0]["params"] == 28_288_354
     assert printed.stderr == ""
     # UperNet with 150 classes and its auxiliary head at 512 x 2048: exact parameters, MACs as published.
-    segmenters = {row["model"]: row for row in rows[len(model_names()) :]}
+    others = {row["model"]: row for row in rows[len(model_names()) :]}
+    detectors = {name: others.pop(name) for name in detector_names()}
+    segmenters = others
     for name, (params, macs) in SEGMENTERS.items():
         row = segmenters.pop(name)
         assert (row["params"], row["classes"], row["image_size"]) == (params, 150, [512, 2048])
         assert abs(row["macs"] / macs - 1) < 5e-4
     assert not segmenters
+    # Detectors at 800 x 1280, with 80 classes.
+    for name, (params, macs) in DETECTORS.items():
+        row = detectors[name]
+        assert (row["params"], row["classes"], row["image_size"]) == (params, 80, [800, 1280])
+        assert abs(row["macs"] / macs - 1) < 5e-3
 
 
 def test_an_argument_is_refused():

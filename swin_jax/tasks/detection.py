@@ -167,7 +167,7 @@ class Detection:
     ) -> dict[str, np.ndarray]:
         """The batch's first pictures with their annotated boxes beside what was found."""
         rows = []
-        for row in np.flatnonzero(batch["valid"])[: self.sheet_rows]:
+        for row in np.flatnonzero(batch["valid"])[: self.sheet_rows].tolist():
             height, width = batch["size"][row].tolist()
             scale = batch["size"][row] / batch["original_size"][row]
             found = found_in_row(predictions, row, (height, width), scale, least_score=SHEET_SCORE)

@@ -20,6 +20,7 @@ from swin_jax.ops import boxes as box_ops
 from swin_jax.ops.roi_align import ADAPTIVE, FINEST, level_of, roi_align
 from swin_jax.ops.selection import Proposals, propose
 
+METHODS, AUTO = ("gather", "separable"), "auto"
 Pyramid = tuple[Float[Array, "batch _ _ _"], ...]
 
 
@@ -93,6 +94,18 @@ class TwoStage:
     points: int = ADAPTIVE
     roi_align: str = "auto"
     selecting: Selecting = Selecting()
+
+    def __post_init__(self) -> None:
+        if self.roi_align not in (AUTO, *METHODS):
+            raise ValueError(
+                f"detection.roi_align is {self.roi_align!r}; expected one of {', '.join((AUTO, *METHODS))}"
+            )
+        for field, drawn in (("anchor", self.anchor_sampling), ("roi", self.roi_sampling)):
+            if not 0 < drawn.most_positive <= drawn.total:
+                raise ValueError(
+                    f"detection.{field}_positives is {drawn.most_positive}; expected 1 to the "
+                    f"{field}_sample of {drawn.total}"
+                )
 
     @property
     def anchors_per_cell(self) -> int:
@@ -217,11 +230,11 @@ def pool(
         )
 
     operands = levels, jax.lax.stop_gradient(rois), read
-    if settings.roi_align != "auto":
+    if settings.roi_align != AUTO:
         return pooled(settings.roi_align, *operands)
     # Chosen for the platform that the program is compiled for, which need not be this machine's.
-    choices = (functools.partial(pooled, method) for method in ("separable", "gather"))
-    return jax.lax.platform_dependent(*operands, **dict(zip(("tpu", "default"), choices, strict=True)))
+    gather, separable = (functools.partial(pooled, method) for method in METHODS)
+    return jax.lax.platform_dependent(*operands, tpu=separable, default=gather)
 
 
 def flat(x: Array) -> Array:
