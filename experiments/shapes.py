@@ -5,7 +5,8 @@
 A Swin of 0.6 M parameters names the dominant shape of a 48 x 48 picture. Two CPU cores need about six minutes;
 held-out top-1 is above 95%. Variant `hard` has clutter, overlap and occlusion. Variant `segmentation` is a UperNet
 of 0.7 M parameters that names the shape, or the background, of every pixel of the easy scenes, seen at 64 x 64; its
-held-out mean IoU is above 0.85, within ten minutes.
+held-out mean IoU is above 0.85, within ten minutes. Variant `mask_rcnn` is a Mask R-CNN of 2.6 M parameters that finds
+the objects of the easy scenes with their masks: 200 scenes to learn from and 50 others to be judged by.
 """
 
 from swin_jax.config import Config, base_config
@@ -81,8 +82,8 @@ def _mask_rcnn() -> Config:
     config = base_config()
     use_mask_rcnn_recipe(config, "mask_rcnn_swin_tiny")
     use_micro_mask_rcnn(config, side=128)
-    config.total = "1600 steps"
-    config.evaluate_every = config.checkpoint_every = "800 steps"
+    config.total = "1200 steps"
+    config.evaluate_every = config.checkpoint_every = "600 steps"
 
     config.data.source = "shapes/easy"
     config.data.train_split = "train[:200]"
