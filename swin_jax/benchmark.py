@@ -111,8 +111,17 @@ def chosen_config() -> Config:
     return config
 
 
-def build(config: Config, devices: list[sharding.Device], classes: int = 0) -> tuple[Task, StepProgram, Any]:
-    """Task, program of the training step over `devices`, and optimizer. 0 classes: the model's own number."""
+def build(
+    config: Config, devices: list[sharding.Device], classes: int = 0, shapes: int = 0
+) -> tuple[Task, StepProgram, Any]:
+    """Task, program of the training step over `devices`, and optimizer.
+
+    Args:
+      config: of the experiment.
+      devices: that share a batch.
+      classes: of the task; 0 is the model's own number.
+      shapes: which of the task's `batch_shapes`.
+    """
     mesh = sharding.make_mesh(fsdp=config.mesh.fsdp, devices=devices)
     preflight.check_batch_size(
         config.batch_size, devices=mesh.size, hosts=1, accumulation=config.accumulation
@@ -136,18 +145,23 @@ def build(config: Config, devices: list[sharding.Device], classes: int = 0) -> t
         ema=experiment.ema(config),
         rules=config.mesh.rules,
         seed=config.seed,
+        shapes=shapes,
     )
     return task, program, optimizer
 
 
 def compile_for(config: Config, topology: str) -> None:
-    """Prints what the compiler says of the experiment's step on a described slice."""
+    """Prints what the compiler says of the experiment's step on a described slice, for every shape of its batches."""
     devices, hbm = described.describe(topology)
-    _, program, _ = build(config, devices, CLASSES.value)
-    cli.say(f"compiling for {topology}; this takes minutes")
-    found = compiling.compile_described(program, hbm)
-    title = f"{config.model.name}, {config.batch_size} images a step, on {topology}"
-    print(json.dumps(compiling.as_json(title, found)) if JSON.value else compiling.report(title, found))
+    task, program, _ = build(config, devices, CLASSES.value)
+    for shapes in range(len(task.batch_shapes)):
+        if shapes:
+            _, program, _ = build(config, devices, CLASSES.value, shapes)
+        height, width = program.batch["image"].shape[1:3]
+        cli.say(f"compiling for {topology}, {height} x {width}; this takes minutes")
+        found = compiling.compile_described(program, hbm)
+        title = f"{config.model.name}, {config.batch_size} images of {height} x {width} a step, on {topology}"
+        print(json.dumps(compiling.as_json(title, found)) if JSON.value else compiling.report(title, found))
 
 
 def measure_speed(config: Config) -> None:

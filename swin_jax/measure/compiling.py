@@ -8,8 +8,10 @@ import jax
 
 from swin_jax.measure.described import GIB
 from swin_jax.measure.flops import matmul_flops
-from swin_jax.measure.hlo import Collective, Program
+from swin_jax.measure.hlo import Collective, Program, Traffic
 from swin_jax.measure.step import StepProgram
+
+LARGEST = 10  # operations that are named
 
 
 class Compiled(NamedTuple):
@@ -27,6 +29,7 @@ class Compiled(NamedTuple):
       flops_per_image: of matrix products, recomputation included.
       collectives: kind -> count and bytes, of one step.
       open_loops: loops whose length the data decide, counted once.
+      largest: the operations with the most HBM traffic.
     """
 
     devices: int
@@ -41,6 +44,7 @@ class Compiled(NamedTuple):
     flops_per_image: float
     collectives: dict[str, Collective]
     open_loops: list[str]
+    largest: list[Traffic]
 
 
 def compile_described(program: StepProgram, hbm: int) -> Compiled:
@@ -74,6 +78,7 @@ def compile_described(program: StepProgram, hbm: int) -> Compiled:
         flops_per_image=matmul_flops(traced.jaxpr.jaxpr) / images,
         collectives=optimised.collectives(),
         open_loops=optimised.open_loops(),
+        largest=optimised.largest(LARGEST),
     )
 
 
@@ -105,12 +110,16 @@ def report(title: str, found: Compiled) -> str:
         lines.append("collectives          none")
     if found.open_loops:
         lines.append(f"counted once         {len(found.open_loops)} loops whose length the data decide")
+    lines.append("most HBM traffic")
+    for one in found.largest:
+        lines.append(f"  {one.bytes / 1e6:>9,.1f} MB  {one.name}  {one.origin[-70:]}")
     return "\n".join(lines)
 
 
 def as_json(title: str, found: Compiled) -> dict[str, Any]:
     collectives = {kind: collective._asdict() for kind, collective in found.collectives.items()}
-    return {"program": title, **found._asdict(), "collectives": collectives}
+    largest = [one._asdict() for one in found.largest]
+    return {"program": title, **found._asdict(), "collectives": collectives, "largest": largest}
 
 
 def _gigabytes(size: int) -> str:

@@ -92,6 +92,15 @@ class Collective(NamedTuple):
     bytes: int  # of the larger side, operands or results, of one device
 
 
+class Traffic(NamedTuple):
+    """An operation: its name, what of the source it came from, how often it runs, and bytes of HBM in all."""
+
+    name: str
+    origin: str
+    times: int
+    bytes: int
+
+
 class Program:
     """The optimised HLO of one device.
 
@@ -120,6 +129,17 @@ class Program:
             for name, times in runs.items()
             for op in self.computations[name].operations.values()
         )
+
+    def largest(self, count: int) -> list[Traffic]:
+        """The operations with the most HBM traffic in one run, the largest first."""
+        found = []
+        for name, times in self._runs().items():
+            computation = self.computations[name]
+            for op in computation.operations.values():
+                origin = re.search(r'op_name="([^"]*)"', op.attributes)
+                moved = times * self._traffic(computation, op)
+                found.append(Traffic(op.name, origin[1] if origin else "", times, moved))
+        return sorted(found, key=lambda one: -one.bytes)[:count]
 
     def collectives(self) -> dict[str, Collective]:
         """Count and bytes of each kind of collective that one run executes."""
