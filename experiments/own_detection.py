@@ -42,6 +42,7 @@ def get_config(variant: str = "mask_rcnn_swin_tiny") -> Config:
         config.total = "100 epochs"
         config.evaluate_every = config.checkpoint_every = "20 epochs"
         config.data.max_boxes = 100
+        config.detection.anchor_scales = (2.0, 4.0, 8.0)  # photographs at 256 pixels have objects of a few
         config.detection.roi_sample = 64
         config.detection.roi_finest = 28.0
         config.detection.most = 100
