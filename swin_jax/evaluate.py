@@ -111,7 +111,7 @@ def main(_: Sequence[str]) -> None:
             result["data"] = source.identity
             if classifies:
                 result["classes"] = len(classes or run.class_names)
-        place = slug(f"{DATA.value} {split}") if DATA.value else split
+        place = slug(f"{DATA.value} {split}" if DATA.value else split)
         pictures = run.directory / "pictures" / (place if DATA.value else "")
         name = f"evaluation_{place}_{'predictions' if PREDICTIONS.value else inference_of(run)}"
         with cli.one_sentence(OSError):
