@@ -178,6 +178,7 @@ def losses(params: Any, batch: Any) -> Any:
     return jax.value_and_grad(loss, has_aux=True)(params)
 
 
+@pytest.mark.long
 def test_training_losses_and_gradient_norms_agree():
     """With mask targets of whole bitmaps, as there. Of crops of 112 x 112 the mask loss differs by CROPDIFF."""
     batch = truth()
