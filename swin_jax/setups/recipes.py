@@ -63,7 +63,9 @@ def use_micro_upernet(config: Config) -> None:
     config.schedule.warmup_start = 0.0
 
 
-def use_mask_rcnn_recipe(config: Config, name: str, *, epochs: int = 12, drop_path: float = 0.1) -> None:
+def use_mask_rcnn_recipe(
+    config: Config, name: str, *, epochs: int = 12, drop_path: float | None = 0.1
+) -> None:
     """COCO's, as released with Swin: 16 pictures, AdamW, 12 or 36 epochs with two decays (OpenMMLab)."""
     config.task = "detection"
     config.model.name = name
