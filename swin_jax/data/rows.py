@@ -130,10 +130,15 @@ class TrainRows:
         """The planned example and those that may take its place, of the same bucket, without end."""
         yield index
         generator = plan.generator(self.seed, plan.REPLACEMENT, position)
-        bucket = None if self.buckets is None or uniforms is None else self.buckets.bucket(index, uniforms)
+
+        def bucket(index: int) -> int:
+            if self.buckets is None or uniforms is None:
+                return 0
+            return self.buckets.bucket(index, uniforms)
+
         while True:
             other = int(generator.integers(len(self.source)))
-            if bucket is None or self.buckets.bucket(other, uniforms) == bucket:  # type: ignore[union-attr, arg-type]
+            if bucket(other) == bucket(index):
                 yield other
 
 

@@ -5,6 +5,8 @@ Norms, activation functions and biases are not counted.
 
 from collections.abc import Callable
 
+import flax.linen as nn
+
 from swin_jax.models.resnet import EXPANSION, ResNet
 from swin_jax.models.swin import SwinTransformer
 from swin_jax.models.vit import VisionTransformer
@@ -14,13 +16,11 @@ Map = tuple[int, int, int]
 """Rows, columns and channels."""
 
 
-def backbone_macs(
-    model: SwinTransformer | ResNet | VisionTransformer, height: int, width: int, *, attention: bool
-) -> tuple[int, list[Map]]:
+def backbone_macs(model: nn.Module, height: int, width: int, *, attention: bool) -> tuple[int, list[Map]]:
     """Of one `height` x `width` picture, and the maps that come out.
 
     Args:
-      model: the backbone.
+      model: a Swin, a ResNet or a ViT.
       height, width: of the picture.
       attention: whether the two products of activations in a Swin's attention count.
     """

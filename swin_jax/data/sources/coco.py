@@ -16,7 +16,6 @@ from swin_jax.data.sources.coco_format import Annotations
 from swin_jax.data.sources.files import read_file
 
 log = logging.getLogger(__name__)
-LEAST_TRAINING_SIDE = 32  # pixels; smaller pictures are not trained on, as published
 CHECKED = 4  # pictures that enter the fingerprint whole
 SLICED = re.compile(r"(?P<name>[\w.-]+)(\[(?P<first>\d*):(?P<last>\d*)\])?")
 YEARS = {"train": "train2017", "val": "val2017"}
@@ -104,10 +103,7 @@ class CocoPictures:
 
     def _choose(self, sliced: re.Match[str], training: bool) -> np.ndarray:
         """Indices of the annotation file's pictures, int64."""
-        kept = np.ones(len(self._annotations), bool)
-        if training:
-            large = self._annotations.sizes.min(axis=1) >= LEAST_TRAINING_SIDE
-            kept = self._annotations.with_objects() & large
+        kept = self._annotations.trainable() if training else np.ones(len(self._annotations), bool)
         first, last = (int(number) if number else None for number in (sliced["first"], sliced["last"]))
         return np.flatnonzero(kept)[slice(first, last)]
 

@@ -17,6 +17,7 @@ from swin_jax.data.sources.files import Strings
 
 coco_masks: Any = pycocotools_mask  # its stubs know fewer types than it takes
 LEAST_CORNERS = 3
+LEAST_TRAINING_SIDE = 32  # pixels; smaller pictures are not trained on, as published
 
 
 class Annotations:
@@ -130,10 +131,10 @@ class Annotations:
         ids = self._ids[~self.useful]
         return len(ids), int(ids[0]) if len(ids) else None
 
-    def with_objects(self) -> np.ndarray:
-        """Which pictures have a useful object that is no crowd: bool [pictures]."""
+    def trainable(self) -> np.ndarray:
+        """Which pictures are large enough and have a useful object that is no crowd: bool [pictures]."""
         kept = np.concatenate([[0], np.cumsum(self.useful & ~self._crowd)])
-        return np.diff(kept[self._first]) > 0
+        return (np.diff(kept[self._first]) > 0) & (self.sizes.min(axis=1) >= LEAST_TRAINING_SIDE)
 
     def parts(self) -> tuple[np.ndarray, ...]:
         """Arrays that tell these annotations apart from others."""

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from swin_jax.data.decode import UnreadablePicture
 from swin_jax.data.sources.base import Record, digest, spread
-from swin_jax.data.sources.coco import LEAST_TRAINING_SIDE, CocoPictures, open_coco
+from swin_jax.data.sources.coco import CocoPictures, open_coco
 from swin_jax.data.sources.coco_format import Annotations
 from swin_jax.data.sources.tfds_source import CHECKED, TfdsRecords, open_builder
 
@@ -115,10 +115,7 @@ class RecordedInstances(TfdsRecords):
         self.class_names = self._annotations.class_names
         self.category_ids = self._annotations.category_ids
         self.has_masks = self._annotations.has_masks
-        kept = np.ones(len(self._annotations), bool)
-        if training:
-            large = self._annotations.sizes.min(axis=1) >= LEAST_TRAINING_SIDE
-            kept = self._annotations.with_objects() & large
+        kept = self._annotations.trainable() if training else np.ones(len(self._annotations), bool)
         self._chosen = np.flatnonzero(kept)
         self._sample = digest(*(self[index]["image"] for index in spread(CHECKED, len(self))))
 
