@@ -82,7 +82,7 @@ def _mask_rcnn() -> Config:
     config = base_config()
     use_mask_rcnn_recipe(config, "mask_rcnn_swin_tiny")
     use_micro_mask_rcnn(config, side=128)
-    config.total = "1000 steps"
+    config.total = "1500 steps"
     config.evaluate_every = config.checkpoint_every = "500 steps"
 
     config.data.source = "shapes/easy"

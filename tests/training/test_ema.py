@@ -23,6 +23,7 @@ class Regression:
     """Least squares with a running mean of the inputs, a counter and half-precision parameters."""
 
     batch_fields: Mapping[str, Any] = {"x": ((128,), "float32")}
+    batch_shapes = (batch_fields,)
     predict_fields = ("x",)
     best_metric = "square"
     sheet_rows = 1
@@ -50,10 +51,10 @@ class Regression:
     def merge(self, predictions: Iterable[Predictions]) -> Predictions:
         return {}
 
-    def scorer(self) -> Scorer:
+    def scorer(self, truth: Any = None) -> Scorer:
         raise NotImplementedError
 
-    def draw(self, batch: Any, predictions: Any) -> dict[str, np.ndarray]:
+    def draw(self, batch: Any, predictions: Any, truth: Any = None) -> dict[str, np.ndarray]:
         return {}
 
 
