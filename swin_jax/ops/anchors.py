@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Num, UInt32
+from jaxtyping import Array, Bool, Float, Int32, Num, UInt32
 
 Sizes = Sequence[tuple[int, int]]
 """Height and width in cells of each level's map."""
@@ -31,8 +31,8 @@ def pyramid_anchors(
 ) -> tuple[Float[Array, "_ 4"], ...]:
     """The anchors of every level, f32 [height * width * anchors, 4] in pixels of the picture."""
     return tuple(
-        _level_anchors(height, width, stride, cell_anchors(stride, scales, ratios))
-        for (height, width), stride in zip(sizes, strides, strict=True)
+        _level_anchors(size, stride, cell_anchors(stride, scales, ratios))
+        for size, stride in zip(sizes, strides, strict=True)
     )
 
 
@@ -46,12 +46,11 @@ def valid_cells(
     rest of the canvas is there only because the pictures of a batch share its shape.
     """
     height, width = -(-picture // multiple) * multiple
-    levels = []
-    for (rows, columns), stride in zip(sizes, strides, strict=True):
-        row, column = jnp.arange(rows) * stride < height, jnp.arange(columns) * stride < width
-        cells = row[:, None, None] & column[None, :, None]
-        levels.append(jnp.broadcast_to(cells, (rows, columns, per_cell)).ravel())
-    return tuple(levels)
+    places = (_places(size, per_cell) for size in sizes)
+    return tuple(
+        (row * stride < height) & (column * stride < width)
+        for (row, column, _), stride in zip(places, strides, strict=True)
+    )
 
 
 def inside(
@@ -77,19 +76,31 @@ def pyramid_names(sizes: Sizes, *, per_cell: int) -> tuple[UInt32[Array, " _"], 
         raise ValueError(
             f"at most 8 levels of 4096 x 4096 cells of 16 anchors have names, got {per_cell} in {sizes}"
         )
-    levels = []
-    for level, (rows, columns) in enumerate(sizes):
-        row = jnp.arange(rows, dtype=jnp.uint32)[:, None, None]
-        column = jnp.arange(columns, dtype=jnp.uint32)[None, :, None]
-        place = jnp.arange(per_cell, dtype=jnp.uint32)[None, None, :]
-        levels.append((((level * 4096 + row) * 4096 + column) * 16 + place).ravel())
-    return tuple(levels)
+    levels = (_places(size, per_cell) for size in sizes)
+    return tuple(
+        (((level * 4096 + row) * 4096 + column) * 16 + of_cell).astype(jnp.uint32)
+        for level, (row, column, of_cell) in enumerate(levels)
+    )
 
 
-def _level_anchors(rows: int, columns: int, stride: int, cell: Float[np.ndarray, "anchors 4"]) -> Array:
-    # Computed on device from two ranges: as a constant, the anchors of a large canvas would be megabytes of program.
-    y = jnp.arange(rows, dtype=jnp.float32)[:, None] * stride
-    x = jnp.arange(columns, dtype=jnp.float32)[None, :] * stride
-    x, y = jnp.broadcast_to(x, (rows, columns)), jnp.broadcast_to(y, (rows, columns))
-    corners = jnp.stack([x, y, x, y], axis=-1)
-    return (corners[:, :, None] + jnp.asarray(cell)[None, None]).reshape(-1, 4)
+def _level_anchors(size: tuple[int, int], stride: int, cell: Float[np.ndarray, "anchors 4"]) -> Array:
+    # Computed on device: as a constant, the anchors of a large canvas would be megabytes of program.
+    row, column, of_cell = _places(size, len(cell))
+    x, y = (place.astype(jnp.float32) * stride for place in (column, row))
+    around = [
+        sum(jnp.where(of_cell == number, float(value), 0.0) for number, value in enumerate(side))
+        for side in cell.T
+    ]
+    return jnp.stack([x + around[0], y + around[1], x + around[2], y + around[3]], axis=-1)
+
+
+def _places(size: tuple[int, int], per_cell: int) -> tuple[Int32[Array, " n"], ...]:
+    """Row, column and number within its cell of every anchor of a level.
+
+    By division, not by broadcasting over [rows, columns, anchors]: to flatten that, a TPU moves every number, and its
+    compiler takes a minute to see how.
+    """
+    rows, columns = size
+    cell, of_cell = jnp.divmod(jnp.arange(rows * columns * per_cell, dtype=jnp.int32), per_cell)
+    row, column = jnp.divmod(cell, columns)
+    return row, column, of_cell

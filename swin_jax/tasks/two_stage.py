@@ -141,6 +141,8 @@ def on_canvas(pyramid: Pyramid, sizes: Int32[Array, "batch 2"], valid: Array, se
     )
     inside = jax.vmap(lambda size: anchor_ops.valid_cells(shapes, strides, size, per_cell=count))(sizes)
     takes_part = tuple(level & valid[:, None] for level in inside)
+    # Made once: where some are gathered or sorted, the TPU compiler would make each anew, and plans that for minutes.
+    boxes, takes_part = jax.lax.optimization_barrier((boxes, takes_part))
     return Anchors(boxes, takes_part, anchor_ops.pyramid_names(shapes, per_cell=count))
 
 
@@ -148,7 +150,6 @@ def find_proposals(
     objectness: Pyramid, deltas: Pyramid, anchors: Anchors, sizes: Array, settings: Proposing
 ) -> Proposals:
     """The proposals of every picture."""
-    levels = [x.reshape(x.shape[0], -1) for x in objectness], [x.reshape(x.shape[0], -1, 4) for x in deltas]
 
     def of_picture(objectness: Any, deltas: Any, takes_part: Any, size: Array) -> Proposals:
         return propose(
@@ -162,7 +163,20 @@ def find_proposals(
             threshold=settings.threshold,
         )
 
-    return jax.vmap(of_picture)(*levels, list(anchors.takes_part), sizes)
+    return jax.vmap(of_picture)(*per_anchor(objectness, deltas), list(anchors.takes_part), sizes)
+
+
+def per_anchor(
+    objectness: Pyramid, deltas: Pyramid
+) -> tuple[list[Float[Array, "batch _"]], list[Float[Array, "batch _ 4"]]]:
+    """The proposal network's maps as lists of anchors, level by level."""
+
+    def flattened(level: Array) -> Array:
+        # In two steps: of one, from a map of three channels to a line, the TPU compiler thinks for half a minute.
+        batch, rows, *_ = level.shape
+        return jax.lax.optimization_barrier(level.reshape(batch, rows, -1)).reshape(batch, -1)
+
+    return [flattened(level) for level in objectness], [x.reshape(x.shape[0], -1, 4) for x in deltas]
 
 
 def test_proposals(

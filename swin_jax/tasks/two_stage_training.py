@@ -31,6 +31,7 @@ from swin_jax.tasks.two_stage import (
     find_proposals,
     flat,
     on_canvas,
+    per_anchor,
     segmented,
 )
 
@@ -123,8 +124,7 @@ def _first_stage(
     sample, targets = jax.lax.stop_gradient(
         jax.vmap(sampled)(takes_part, batch["size"], batch["boxes"], box_valid, row_keys(key, count))
     )
-    logits = jnp.concatenate([x.reshape(count, -1) for x in objectness], axis=1)
-    moves = jnp.concatenate([x.reshape(count, -1, 4) for x in deltas], axis=1)
+    logits, moves = (jnp.concatenate(levels, axis=1) for levels in per_anchor(objectness, deltas))
     logits = jnp.take_along_axis(logits, sample.rows, axis=1)
     moves = jnp.take_along_axis(moves, sample.rows[..., None], axis=1)
     number = _count(sample.valid)
