@@ -37,9 +37,7 @@ class Bottleneck(TypedModule):
     groups: int = 1
 
     @nn.compact
-    def __call__(
-        self, x: AnyMap, train: bool, branch_scale: Float[Array, " batch"] | None = None
-    ) -> AnyMap:
+    def __call__(self, x: AnyMap, train: bool, branch_scale: Float[Array, " batch"] | None = None) -> AnyMap:
         """`branch_scale` is the block's of `drop_path_scales`; None drops no branch."""
 
         def convolve(name: str, x: AnyMap, features: int, kernel_size: int, **options: int) -> AnyMap:
@@ -161,8 +159,8 @@ class ResNet(TypedModule):
                 **self.types,
             )
             frozen, start = index + 1 <= self.frozen_stages, sum(self.depths[:index])
-            drops = scales is not None and not frozen
-            x = stage(x, train and not frozen, scales[start : start + depth] if drops else None)
+            branches = None if scales is None or frozen else scales[start : start + depth]
+            x = stage(x, train and not frozen, branches)
             x = self._keep(x, index + 1)
             maps.append(x)
         if self.features_only:
