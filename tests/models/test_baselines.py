@@ -111,7 +111,9 @@ def test_drop_path_draws_in_training_alone(name: str):
     np.testing.assert_array_equal(first, logits(True, 0))
     assert any((logits(True, seed) != first).any() for seed in (1, 2, 3))
     np.testing.assert_array_equal(logits(False, 0), logits(False, 1))
-    np.testing.assert_allclose(logits(False, 0), small(name)[0].apply(variables, IMAGES), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        logits(False, 0), small(name)[0].apply(variables, IMAGES), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_a_dropped_block_of_a_resnet_is_its_shortcut():
