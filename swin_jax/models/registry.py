@@ -186,7 +186,7 @@ def create_swin(name: str, use: str, **overrides: Any) -> SwinTransformer:
     """
     module = _lookup(name).module
     if not issubclass(module, SwinTransformer):
-        raise ValueError(f"{use} is for Swins alone; {name!r} is a {module.__name__}")
+        raise ValueError(f"{use} is for Swins alone, not for {name!r} ({module.__name__})")
     return cast(SwinTransformer, create_model(name, **overrides))
 
 

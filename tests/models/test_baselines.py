@@ -191,7 +191,7 @@ def test_pictures_of_another_size_are_refused(name: str):
         ),
         (
             lambda: registry.create_swin("resnet50", "this", window_size=8),
-            "this is for Swins alone; 'resnet50' is a ResNet",
+            r"this is for Swins alone, not for 'resnet50' \(ResNet\)",
         ),
     ],
 )

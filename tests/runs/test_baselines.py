@@ -131,7 +131,7 @@ def test_published_files_of_resnets_and_vits(name: str, layout: Any, micro: Micr
 def test_what_is_for_swins_alone_names_the_model(micro: Micro, tmp_path: Path) -> None:
     name, run = "resnet50", str(tmp_path / "run")
     begun_run(config_of(micro, name), Path(run))
-    alone = f"is for Swins alone; '{name}' is a ResNet"
+    alone = rf"is for Swins alone, not for '{name}' \(ResNet\)"
     with pytest.raises(ValueError, match=f"writing files for other places {alone}"):
         open_origin(run)
     with pytest.raises(ValueError, match=f"swin_jax.features {alone}"):
