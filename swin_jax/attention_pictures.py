@@ -61,7 +61,10 @@ def choose_attention(run: Run, blocks: Sequence[str], query: str) -> Shown:
     task = classifier(run)
     params, model_state = jax.eval_shape(task.init, jax.random.key(0))
     images = jax.ShapeDtypeStruct((1, *task.image_size, 3), jnp.float32)
-    known = attention_shapes(task.model, {"params": params, **model_state}, images)
+    try:
+        known = attention_shapes(task.model, {"params": params, **model_state}, images)
+    except ValueError as error:
+        raise ValueError(f"--attention cannot show {run.config.model.name}: {error}") from error
     check_blocks(blocks, known)
     chosen = {block: known[block] for block in blocks or last_blocks(known)}
     sides = {block: token_side(block, task.model.patch_size) for block in chosen}

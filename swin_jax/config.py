@@ -99,12 +99,15 @@ def base_config() -> Config:
         "mask_convs": int,
         "class_agnostic": bool,
         "with_masks": bool,  # False where the data have boxes alone
-        # Other backbones
+        # Other backbones and classifiers
         "depth": int,
         "groups": int,
         "width_per_group": int,
         "deep_stem": bool,
         "norm_eval": bool,
+        "image_size": tuple,  # (height, width) of the only pictures that a Mixer or ResMLP takes
+        "token_mlp_ratio": float,
+        "layer_scale": float,
     }.items():
         config.model[field] = placeholder(kind)
 

@@ -8,13 +8,16 @@ from typing import Any
 from swin_jax import pretrained
 from swin_jax.exports.card import load_lines, make_card
 from swin_jax.exports.run_facts import RUN_FIELDS
-from swin_jax.models.registry import FREE_FORM, Preprocessing, create_model, preprocessing
+from swin_jax.models.registry import FREE_FORM, Preprocessing, create_swin, model_names, preprocessing
 from swin_jax.models.registry import matching as matching_names
 from swin_jax.models.swin import SwinTransformer
 from swin_jax.training.provenance import provenance
 from swin_jax.weights import Fitted, Weights, fit
 from swin_jax.weights.architecture import Architecture
 from swin_jax.weights.composed import family_of
+
+HANDING_ON = "writing files for other places"
+"""What this is for, in messages."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +106,9 @@ def origin_of(weights: Weights, *, model: str = "") -> Origin:
             f"{source} is {family.name}, this is for classifiers and backbones; swin_jax.load_{family.noun} "
             "reads it, swin_jax.convert turns it into other formats"
         )
+    described = weights.description.get("model", {}).get("name", FREE_FORM)
+    if architecture is None and described in model_names():
+        create_swin(described, HANDING_ON)  # refuses another model by its name
     if architecture is None:
         raise ValueError(f"{source} lacks the embedding, a bias table or a block: it is no whole Swin")
     check_run(weights)
@@ -145,7 +151,7 @@ def _named_model(weights: Weights, model: Architecture, wanted: str) -> tuple[st
     policy = described.get("window_policy", "dense" if model.dense else "classification")
     if wanted:
         options = {"features_only": model.dense, "window_policy": policy}
-        return name, create_model(name, num_classes=model.num_classes, **options)
+        return name, create_swin(name, HANDING_ON, num_classes=model.num_classes, **options)
     more = {
         "mlp_ratio": model.mlp_ratio,
         "qkv_bias": model.qkv_bias,
@@ -160,7 +166,7 @@ def _named_model(weights: Weights, model: Architecture, wanted: str) -> tuple[st
     if model.absolute_position_embedding:
         rows, columns, _ = weights.params["absolute_pos_embed"].shape
         more |= {"absolute_position_size": (rows * model.patch_size, columns * model.patch_size)}
-    return name, create_model(FREE_FORM, num_classes=model.num_classes, **fields, **more)
+    return name, create_swin(FREE_FORM, HANDING_ON, num_classes=model.num_classes, **fields, **more)
 
 
 def _preprocessing(weights: Weights, name: str, model: Architecture) -> Preprocessing:

@@ -10,7 +10,7 @@ c2, c3, c4, c5 = model.apply(variables, images)        # maps at strides 4, 8, 1
 import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from etils import epath
 from swin_jax.config import base_config
 from swin_jax.models.detectors import create_detector
 from swin_jax.models.mask_rcnn import MaskRCNN
-from swin_jax.models.registry import create_model
+from swin_jax.models.registry import Classifier, create_model, create_swin, picture_size
 from swin_jax.models.segmenters import create_segmenter
 from swin_jax.models.swin import SwinTransformer
 from swin_jax.models.upernet import UperNet
@@ -28,7 +28,7 @@ from swin_jax.restore import describe_run, open_run
 from swin_jax.setups.detection import settings_of
 from swin_jax.tasks.two_stage_inference import View, find
 from swin_jax.weights import OURS, Fitted, Weights, fit, flatten, read_weights, sort_state, unflatten
-from swin_jax.weights.backbones import fit_backbone, is_backbone
+from swin_jax.weights.backbones import backbone_of_state, fit_backbone, is_backbone
 from swin_jax.weights.composed import (
     check_fits,
     check_head,
@@ -59,7 +59,7 @@ def read(
 
     Args:
       source: a file (`.safetensors`, `.pth`, `.bin`) or a run directory, local or URL.
-      wanted: our path -> shape of the model it is for, if known.
+      wanted: our path -> shape of the model it is for, if known; only for a ResNet or ViT a file of one is read.
       checkpoint: of a run directory: "best", "newest" or a step.
       whole: of a file with a segmenter or detector everything, not the backbone alone.
 
@@ -68,6 +68,10 @@ def read(
     """
     if epath.Path(source).is_dir():
         return _read_run(source, checkpoint)
+    if wanted is not None and is_backbone(wanted):
+        return _read_baseline(source, wanted)
+    if wanted is not None and any(path.startswith("block0/") for path in wanted):
+        raise ValueError(f"{source} is a file, but an MLP-Mixer or ResMLP is read from a run directory alone")
     return _whole(*read_arrays(source), source, wanted) if whole else read_weights(source, wanted)
 
 
@@ -81,6 +85,15 @@ def _read_run(source: str, checkpoint: str) -> Weights:
     description = describe_run(run.directory, run.config, run.class_names, run.step, run.kind)
     names = {path: (path,) for path in (*flat, *statistics)}
     return Weights(source, OURS, flat, names, description=description, statistics=statistics)
+
+
+def _read_baseline(source: str, wanted: Mapping[str, tuple[int, ...]]) -> Weights:
+    """A ResNet or ViT as torchvision, timm or DeiT's authors publish it."""
+    values = backbone_of_state(read_arrays(source)[0], source, wanted)
+    statistics = {path: value for path, value in values.items() if path.endswith(("/mean", "/var"))}
+    params = {path: value for path, value in values.items() if path not in statistics}
+    names = {path: (path,) for path in values}
+    return Weights(source, "of a ResNet or ViT", params, names, statistics=statistics)
 
 
 def _whole(
@@ -120,9 +133,11 @@ def beginning(
         return _beginning_with_backbone(source, shapes, statistics, head)
     weights = read(source, shapes)
     found = fit(weights, shapes, resample=True, head=head, class_names=class_names)
+    check_fits(source, weights.statistics, statistics)
     return dataclasses.replace(
         found,
         fresh=tuple(path for path in shapes if path not in found.params),
+        statistics=weights.statistics,
         notes=(f"{len(found.params)} parameters from {source} ({weights.layout})", *found.notes),
     )
 
@@ -209,7 +224,7 @@ def load(
     head: str = "",
     seed: int = 0,
     **overrides: Any,
-) -> tuple[SwinTransformer, dict[str, Any]]:
+) -> tuple[Classifier, dict[str, Any]]:
     """A published model with weights from a file or a run directory.
 
     Args:
@@ -232,13 +247,20 @@ def load(
     if num_classes is not None:
         overrides["num_classes"] = num_classes
     model = create_model(name, **overrides)
-    shapes = shapes_of(init_shapes(model))
-    fitted = fit(read(path, shapes), shapes, resample=resample, head=head)
+    variables = _init_shapes(model)
+    shapes, statistics = (shapes_of(variables.get(trees, {})) for trees in ("params", STATISTICS))
+    weights = read(path, shapes)
+    fitted = fit(weights, shapes, resample=resample, head=head)
+    check_fits(path, weights.statistics, statistics)
     for note in fitted.notes:
         log.info("%s: %s", path, note)
     values = {path: jnp.asarray(value, model.param_dtype) for path, value in fitted.params.items()}
     values |= _fresh(model, fitted.fresh, seed)
-    return model, {"params": unflatten({path: values[path] for path in shapes})}
+    found = {"params": unflatten({path: values[path] for path in shapes})}
+    if statistics:
+        moved = {path: jnp.asarray(weights.statistics[path]) for path in statistics}
+        found[STATISTICS] = unflatten(moved)
+    return model, found
 
 
 def load_segmenter(
@@ -369,13 +391,19 @@ def features(
       ValueError: as `load`.
     """
     options = {"features_only": True, "window_policy": window_policy} | overrides
-    return load(name, path, resample=resample, **options)
+    create_swin(name, "swin_jax.features")
+    model, variables = load(name, path, resample=resample, **options)
+    return cast(SwinTransformer, model), variables
 
 
-def init_shapes(model: SwinTransformer) -> Any:
+def init_shapes(model: Classifier) -> Any:
     """The parameters of a model as shapes and types."""
-    pictures = jnp.zeros((1, 8 * model.patch_size, 8 * model.patch_size, 3), jnp.float32)
-    return jax.eval_shape(model.init, jax.random.key(0), pictures)["params"]
+    return _init_shapes(model)["params"]
+
+
+def _init_shapes(model: Classifier) -> Any:
+    pictures = jnp.zeros((1, *picture_size(model), 3), jnp.float32)
+    return jax.eval_shape(model.init, jax.random.key(0), pictures)
 
 
 def shapes_of(params: Any) -> dict[str, tuple[int, ...]]:
@@ -383,13 +411,13 @@ def shapes_of(params: Any) -> dict[str, tuple[int, ...]]:
     return {path: tuple(leaf.shape) for path, leaf in flatten(params).items()}
 
 
-def _fresh(model: SwinTransformer, paths: Sequence[str], seed: int) -> dict[str, jax.Array]:
+def _fresh(model: Classifier, paths: Sequence[str], seed: int) -> dict[str, jax.Array]:
     """First values of some parameters; the compiler drops the others."""
     if not paths:
         return {}
 
     def chosen(key: jax.Array) -> dict[str, jax.Array]:
-        pictures = jnp.zeros((1, 8 * model.patch_size, 8 * model.patch_size, 3), jnp.float32)
+        pictures = jnp.zeros((1, *picture_size(model), 3), jnp.float32)
         params = flatten(model.init(key, pictures)["params"])
         return {path: params[path] for path in paths}
 

@@ -8,9 +8,10 @@ Examples:
 
 Without --config: parameters and multiply-accumulates of the models beside the published figures; with --json one
 object a line, with the keys model, image_size, classes, params, macs; image_size is the side of the published square
-picture, or [height, width]. MACs follow the formula of the official code; those of segmenters count products with
-weights alone, auxiliary head included; those of detectors count attention's products too, with 1000 proposals and 100
-detections.
+picture, or [height, width]. MACs of Swins follow the formula of the official code; those of other classifiers count
+products with weights and those of attention, without the class token, as the published ones do; those of segmenters
+count products with weights alone, auxiliary head included; those of detectors count attention's products too, with 1000
+proposals and 100 detections.
 
 With --config: model, pictures, length in steps, scale of the learning rate, the rate at ten steps in both conventions
 of where a cosine begins, and the parameters by weight decay; with --json one object. --examples is the size of the
@@ -33,10 +34,9 @@ from absl import flags
 from swin_jax import cli, experiment
 from swin_jax.config import Config
 from swin_jax.models import detectors, registry, segmenters
-from swin_jax.models.complexity import swin_macs
+from swin_jax.models.classifier_complexity import classifier_macs
 from swin_jax.models.detector_complexity import mask_rcnn_macs
 from swin_jax.models.segmenter_complexity import upernet_macs
-from swin_jax.models.swin import SwinTransformer
 from swin_jax.tasks.classification import Classification
 from swin_jax.training.optimizer import groups_table, parameter_groups, parameter_rules
 from swin_jax.training.schedules import Schedule
@@ -77,7 +77,8 @@ def summarize(name: str) -> Row:
         return Row(name, size, detector.num_classes, _parameters(detector), mask_rcnn_macs(detector, *size))
     model = registry.create_model(name)
     height, width = registry.preprocessing(name).size
-    return Row(name, height, model.num_classes, _parameters(model), swin_macs(model, height, width))
+    macs = classifier_macs(model, height, width)
+    return Row(name, height, model.num_classes, _parameters(model, registry.picture_size(model)), macs)
 
 
 def names() -> tuple[str, ...]:
@@ -94,8 +95,8 @@ def table(rows: list[Row]) -> str:
         figures = _published(row.model)
         lines.append(
             f"{row.model:<36}{_size(row.image_size):>10}{row.classes:>9}{row.params:>14,}"
-            f"{_rounded(figures.params, 1e6, 'M', 0):>11}{row.macs / 1e9:>9.3f}G"
-            f"{_rounded(figures.macs, 1e9, 'G', 1):>11}"
+            f"{_rounded(figures.params, 1e6, 'M'):>11}{row.macs / 1e9:>9.3f}G"
+            f"{_rounded(figures.macs, 1e9, 'G', '.1f'):>11}"
         )
     return "\n".join(lines)
 
@@ -135,7 +136,7 @@ def parameters(config: Config) -> dict[str, Any]:
 
 def figures(config: Config, *, examples: int | None = None, steps: Sequence[int] = ()) -> dict[str, Any]:
     """The part of `recipe` that follows from the config's numbers. Arguments and errors as there."""
-    model = cast(SwinTransformer, _task(config).model)
+    model = cast(registry.Classifier, _task(config).model)
     examples = examples or known_examples(config)
     schedule = experiment.learning_rate(config, examples)
     run = experiment.durations(config, examples)
@@ -143,7 +144,7 @@ def figures(config: Config, *, examples: int | None = None, steps: Sequence[int]
     return {
         "model": config.model.name,
         "classes": model.num_classes,
-        "macs": swin_macs(model, *pictures.size),
+        "macs": classifier_macs(model, *pictures.size),
         "drop_path_rate": model.drop_path_rate,
         "size": list(pictures.size),
         "resize": list(pictures.resize) if isinstance(pictures.resize, tuple) else pictures.resize,
@@ -273,9 +274,9 @@ def main(argv: Sequence[str]) -> None:
         print(table([summarize(name) for name in names()]))
 
 
-def _parameters(model: nn.Module) -> int:
+def _parameters(model: nn.Module, size: tuple[int, int] = (32, 32)) -> int:
     # Parameters do not depend on the picture; a small one is quicker to trace.
-    picture = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    picture = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), picture)
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
 
@@ -294,8 +295,8 @@ def _print_recipe(config: Config) -> None:
         print(recipe_text(found))
 
 
-def _rounded(figure: float | None, unit: float, symbol: str, digits: int) -> str:
-    return "-" if figure is None else f"{figure / unit:.{digits}f}{symbol}"
+def _rounded(figure: float | None, unit: float, symbol: str, form: str = "g") -> str:
+    return "-" if figure is None else f"{figure / unit:{form}}{symbol}"
 
 
 if __name__ == "__main__":

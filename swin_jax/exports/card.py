@@ -80,7 +80,8 @@ def load_lines(model: Mapping[str, Any], file: str, detection: Mapping[str, Any]
         use = f"found = swin_jax.detect(model, variables, images, sizes{settings})".replace("'", '"')
     else:
         function, out = ("features", "maps") if dense else ("load", "logits")
-        parts, use = (create_model(model["name"], features_only=dense),), use.format(out)
+        options = {"features_only": True} if dense else {}  # which not every classifier knows
+        parts, use = (create_model(model["name"], **options),), use.format(out)
     known = {name: value for part in reversed(parts) for name, value in vars(part).items()}
     known |= {"window_policy": "dense"} if dense else {}
     fields = {

@@ -13,6 +13,9 @@ from PIL import Image, ImageOps
 
 from swin_jax.weights.peers import import_peer
 
+OTHERWISE = {"mixer_base_patch16_224": "mixer_b16_224", "resmlp_small_24_224": "resmlp_24_224"}
+"""timm's names of models that it calls otherwise than we do."""
+
 
 def missing() -> str:
     """Which of torch and timm is not installed, in words; "" if both are."""
@@ -29,8 +32,8 @@ def lacking(name: str) -> str:
 
 
 def timm_name(name: str) -> str:
-    """timm tells the number of classes apart, not the name."""
-    return name.removesuffix("_22k")
+    """timm tells the number of classes apart, not the name; it calls some models otherwise."""
+    return OTHERWISE.get(name, name.removesuffix("_22k"))
 
 
 def load() -> tuple[Any, Any]:
@@ -66,7 +69,9 @@ class Peer:
         self.torch, timm = load()
         self.device = self.torch.device("cuda" if platform == "gpu" else "cpu")
         self.bfloat16 = bfloat16
-        options = {"num_classes": num_classes, "drop_path_rate": drop_path_rate, "img_size": size}
+        options: dict[str, Any] = {"num_classes": num_classes, "drop_path_rate": drop_path_rate}
+        if not name.startswith("resn"):  # ResNets and ResNeXts take any size, and are told none
+            options["img_size"] = size
         self.model = timm.create_model(timm_name(name), **options).to(self.device)
         draw = np.random.default_rng(0)
         pictures = draw.standard_normal((batch_size, 3, *size), np.float32)

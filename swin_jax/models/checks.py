@@ -11,6 +11,7 @@ from jax import Array
 from swin_jax.ops.window_attention import implementation_names
 
 if TYPE_CHECKING:
+    from swin_jax.models.all_mlp import AllMlp
     from swin_jax.models.mask_rcnn import MaskRCNN
     from swin_jax.models.resnet import ResNet
     from swin_jax.models.swin import SwinTransformer
@@ -32,6 +33,12 @@ def check_choice(field: str, value: object, known: Sequence[str]) -> None:
         raise ValueError(f"{field} must be one of {', '.join(known)}, got {value!r}; did you mean {meant!r}?")
 
 
+def check_ratio(field: str, value: object) -> None:
+    """Raises ValueError unless `value` is a number above 0."""
+    if not isinstance(value, int | float) or value <= 0:
+        raise ValueError(f"{field} must be a number above 0, got {value!r}")
+
+
 def check_images(images: Array | np.ndarray) -> None:
     """Raises ValueError unless `images` are float pictures `[B, H, W, 3]`."""
     if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
@@ -50,11 +57,11 @@ def check_swin(model: "SwinTransformer", remat_policies: Sequence[str]) -> None:
         _check_integer(field, getattr(model, field), least)
     for field in ("depths", "num_heads"):
         _check_integers(field, getattr(model, field), 1)
-    _check_position_size(model.absolute_position_size)
+    _check_size("absolute_position_size", model.absolute_position_size)
     _check_stages(model)
     for field in ("drop_path_rate", "drop_rate", "attn_drop_rate"):
         _check_rate(field, getattr(model, field))
-    _check_mlp_ratio(model.mlp_ratio)
+    check_ratio("mlp_ratio", model.mlp_ratio)
     for field in ("dtype", "param_dtype"):
         _check_float_type(field, getattr(model, field))
     check_choice("window_policy", model.window_policy, WINDOW_POLICIES)
@@ -78,6 +85,7 @@ def check_resnet(model: "ResNet") -> None:
         _check_one_per_stage(field, getattr(model, field), model.depths)
     _check_frozen_stages(model.frozen_stages, len(model.depths))
     _check_out_indices(model.out_indices, len(model.depths))
+    _check_rate("drop_path_rate", model.drop_path_rate)
     for field in ("dtype", "param_dtype"):
         _check_float_type(field, getattr(model, field))
 
@@ -96,11 +104,31 @@ def check_vit(model: "VisionTransformer") -> None:
         raise ValueError(f"num_heads must divide the {model.embed_dim} channels, got {model.num_heads}")
     if model.features_only and model.patch_size != 16:
         raise ValueError(f"patch_size must be 16 for maps at strides 4 to 32, got {model.patch_size}")
-    _check_mlp_ratio(model.mlp_ratio)
+    check_ratio("mlp_ratio", model.mlp_ratio)
     _check_rate("drop_path_rate", model.drop_path_rate)
-    _check_position_size(model.absolute_position_size)
+    _check_size("absolute_position_size", model.absolute_position_size)
     for field in ("dtype", "param_dtype"):
         _check_float_type(field, getattr(model, field))
+
+
+def check_all_mlp(model: "AllMlp") -> None:
+    """Raises ValueError if a field of an MLP-Mixer or ResMLP makes no sense."""
+    for field, least in (("embed_dim", 1), ("depth", 1), ("patch_size", 1), ("num_classes", 0)):
+        _check_integer(field, getattr(model, field), least)
+    check_ratio("mlp_ratio", model.mlp_ratio)
+    _check_rate("drop_path_rate", model.drop_path_rate)
+    _check_size("image_size", model.image_size)
+    for field in ("dtype", "param_dtype"):
+        _check_float_type(field, getattr(model, field))
+
+
+def check_picture_size(model: str, size: Sequence[int], wanted: Sequence[int]) -> None:
+    """Raises ValueError unless pictures have the only (height, width) that a model takes."""
+    if tuple(size) != tuple(wanted):
+        raise ValueError(
+            f"{model} has a weight for each pair of patches and takes pictures of its image_size {tuple(wanted)} "
+            f"alone, got {tuple(size)}: make it with image_size={tuple(size)}, or resize the pictures"
+        )
 
 
 def check_upernet(model: "UperNet") -> None:
@@ -169,15 +197,10 @@ def _check_one_per_stage(field: str, values: Sequence[int], depths: Sequence[int
         )
 
 
-def _check_mlp_ratio(value: object) -> None:
-    if not isinstance(value, int | float) or value <= 0:
-        raise ValueError(f"mlp_ratio must be a number above 0, got {value!r}")
-
-
-def _check_position_size(value: Sequence[int]) -> None:
-    _check_integers("absolute_position_size", value, 1)
+def _check_size(field: str, value: Sequence[int]) -> None:
+    _check_integers(field, value, 1)
     if len(value) != 2:
-        raise ValueError(f"absolute_position_size must be (height, width), got {value!r}")
+        raise ValueError(f"{field} must be (height, width), got {value!r}")
 
 
 def _check_frozen_stages(value: object, most: int) -> None:

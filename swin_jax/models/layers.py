@@ -6,7 +6,7 @@ parameters are kept in; every norm computes in float32 whatever they are.
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -201,16 +201,17 @@ def merge_quarters(
 
 
 class Mlp(TypedModule):
-    """Linear, GELU, linear, with dropout after each."""
+    """Linear, GELU, linear, with dropout after each; `dense` makes the linear maps."""
 
     hidden: int
     drop_rate: float = 0.0
+    dense: Callable[..., nn.Module] = Dense
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "batch *positions channels"], train: bool
     ) -> Float[Array, "batch *positions channels"]:
-        hidden = gelu(Dense(self.hidden, name="fc1", **self.types)(x))
+        hidden = gelu(self.dense(self.hidden, name="fc1", **self.types)(x))
         hidden = nn.Dropout(self.drop_rate, deterministic=not train)(hidden)
-        out = Dense(x.shape[-1], name="fc2", **self.types)(hidden)
+        out = self.dense(x.shape[-1], name="fc2", **self.types)(hidden)
         return nn.Dropout(self.drop_rate, deterministic=not train)(out)

@@ -1,13 +1,21 @@
 """Published models by name: architecture, preprocessing and published figures."""
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 from swin_jax.models.checks import nearest
+from swin_jax.models.mixer import MlpMixer
+from swin_jax.models.resmlp import ResMlp
+from swin_jax.models.resnet import ResNet
 from swin_jax.models.swin import SwinTransformer
+from swin_jax.models.vit import VisionTransformer
+
+Classifier: TypeAlias = SwinTransformer | VisionTransformer | ResNet | MlpMixer | ResMlp
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5)
+"""Mean and std of pixels from -1 to 1, which ViT and MLP-Mixer are published with."""
 FREE_FORM = "swin"
 """A name for experiments: `SwinTransformer`'s defaults (those of Swin-T), everything by overrides."""
 
@@ -42,11 +50,12 @@ class Published:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One registered model."""
+    """One registered model: fields of `module` that differ from its defaults, pictures, figures."""
 
     fields: dict[str, Any]
     preprocessing: Preprocessing
     published: Published
+    module: type[Classifier] = SwinTransformer
 
 
 TINY = {"embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24)}
@@ -68,6 +77,47 @@ def _entry(shape: dict[str, Any], size: int, window: int, classes: int, *publish
     return Entry(fields, _preprocessing(size), Published(*published))
 
 
+def _deit(width: int, size: int, *published: float) -> Entry:
+    fields = {"embed_dim": width, "num_heads": width // 64, "absolute_position_size": (size, size)}
+    pictures = Preprocessing((size, size), size * 256 // 224)
+    return Entry(fields, pictures, Published(*published), VisionTransformer)
+
+
+def _vit(width: int, depth: int, *published: float) -> Entry:
+    entry = _deit(width, 384, *published)
+    pictures = Preprocessing((384, 384), (384, 384), "bilinear", HALF, HALF)
+    return dataclasses.replace(entry, fields=entry.fields | {"depth": depth}, preprocessing=pictures)
+
+
+def _resnet(blocks: int, groups: int, width: int, *published: float) -> Entry:
+    fields = {"depths": (3, 4, blocks, 3), "groups": groups, "width_per_group": width}
+    return Entry(fields, Preprocessing((224, 224), 256, "bilinear"), Published(*published), ResNet)
+
+
+MIXER_BASE = {"embed_dim": 768, "depth": 12}
+RESMLP_SMALL = {"embed_dim": 384, "depth": 24, "layer_scale": 1e-5}
+RESMLP_BASE = {"embed_dim": 768, "depth": 24, "layer_scale": 1e-6}
+"""With patches of 16, as in the paper's table; the weights that ResMLP's authors released have patches of 8."""
+MIXER_PICTURES = Preprocessing((224, 224), 256, "bicubic", HALF, HALF)
+
+# Parameters and MACs as printed: Liu et al. (2021), table 1 (DeiT, ViT) and table 10 (Mixer, ResMLP); of ResNets and
+# ResNeXts as commonly, by their present implementations. 307 M of ViT-L are ViT's own table's; with 1000 classes it has
+# 304.7 M.
+BASELINES: dict[str, Entry] = {
+    "deit_small_patch16_224": _deit(384, 224, 22e6, 4.6e9),
+    "deit_base_patch16_224": _deit(768, 224, 86e6, 17.5e9),
+    "deit_base_patch16_384": _deit(768, 384, 86e6, 55.4e9),
+    "vit_base_patch16_384": _vit(768, 12, 86e6, 55.4e9),
+    "vit_large_patch16_384": _vit(1024, 24, 307e6, 190.7e9),
+    "resnet50": _resnet(6, 1, 64, 25.6e6, 4.1e9),
+    "resnet101": _resnet(23, 1, 64, 44.5e6, 7.8e9),
+    "resnext101_32x4d": _resnet(23, 32, 4, 44.2e6, 8.0e9),
+    "resnext101_64x4d": _resnet(23, 64, 4, 83.5e6, 15.6e9),
+    "mixer_base_patch16_224": Entry(MIXER_BASE, MIXER_PICTURES, Published(59e6, 12.7e9), MlpMixer),
+    "resmlp_small_24_224": Entry(RESMLP_SMALL, _preprocessing(224), Published(30e6, 6.0e9), ResMlp),
+    "resmlp_base_24_224": Entry(RESMLP_BASE, _preprocessing(224), Published(116e6, 23.0e9), ResMlp),
+}
+
 # Parameters and MACs as printed in the model table: Liu et al. (2021), table 1, and the released models.
 REGISTRY: dict[str, Entry] = {
     "swin_tiny_patch4_window7_224": _entry(TINY, 224, 7, 1000, 28e6, 4.5e9),
@@ -87,6 +137,7 @@ REGISTRY: dict[str, Entry] = {
     "swin_small_patch4_window12_384_22k": _entry(SMALL, 384, 12, 21841),
     "swin_base_patch4_window12_384_22k": _entry(BASE, 384, 12, 21841),
     "swin_large_patch4_window12_384_22k": _entry(LARGE, 384, 12, 21841),
+    **BASELINES,
 }
 
 
@@ -96,34 +147,55 @@ def model_names() -> tuple[str, ...]:
 
 
 def matching(**fields: Any) -> tuple[str, ...]:
-    """The published names whose models have these fields."""
+    """The published names of the Swins that have these fields."""
     defaults = {field.name: field.default for field in dataclasses.fields(SwinTransformer)}
     return tuple(
         name
         for name, entry in REGISTRY.items()
-        if all((defaults | entry.fields)[field] == value for field, value in fields.items())
+        if entry.module is SwinTransformer
+        and all((defaults | entry.fields)[field] == value for field, value in fields.items())
     )
 
 
-def create_model(name: str, **overrides: Any) -> SwinTransformer:
+def create_model(name: str, **overrides: Any) -> Classifier:
     """Makes the module of a published name.
 
     Args:
-      name: one of `model_names()`, or "swin" for an architecture given by overrides.
-      **overrides: fields of `SwinTransformer` that differ from the published model's.
+      name: one of `model_names()`, or "swin" for a `SwinTransformer` given by overrides.
+      **overrides: fields of the module that differ from the published model's.
 
     Raises:
       ValueError: if there is no model of that name or no such field (both naming the nearest), or if a value
         makes no sense.
     """
-    fields = {**_lookup(name).fields, **overrides}
-    known = _field_names()
+    entry = _lookup(name)
+    known = _field_names(entry.module)
     for field in overrides:
         if field not in known:
             raise ValueError(
                 f"model {name!r} has no field {field!r}; did you mean {nearest(field, known)!r}?"
             )
-    return SwinTransformer(**fields)
+    return entry.module(**entry.fields | overrides)
+
+
+def create_swin(name: str, use: str, **overrides: Any) -> SwinTransformer:
+    """As `create_model`, where a Swin is needed.
+
+    Raises:
+      ValueError: as `create_model`, or if the model is another, naming it and what it cannot do: `use`.
+    """
+    module = _lookup(name).module
+    if not issubclass(module, SwinTransformer):
+        raise ValueError(f"{use} is for Swins alone, not for {name!r} ({module.__name__})")
+    return cast(SwinTransformer, create_model(name, **overrides))
+
+
+def picture_size(model: Classifier) -> tuple[int, int]:
+    """Height and width of a small picture that the model can be initialised on: its parameters do not depend on it."""
+    if isinstance(model, MlpMixer | ResMlp):
+        height, width = model.image_size  # these take no other
+        return height, width
+    return (64, 64) if isinstance(model, ResNet) else (8 * model.patch_size, 8 * model.patch_size)
 
 
 def preprocessing(name: str) -> Preprocessing:
@@ -146,6 +218,6 @@ def _lookup(name: str) -> Entry:
     return REGISTRY[name]
 
 
-def _field_names() -> tuple[str, ...]:
-    every = (field.name for field in dataclasses.fields(SwinTransformer))
+def _field_names(module: type[Classifier]) -> tuple[str, ...]:
+    every = (field.name for field in dataclasses.fields(module))
     return tuple(field for field in every if field not in ("parent", "name"))

@@ -6,6 +6,8 @@ paths (`conv`, `bn` and batch statistics as in `models/convolutions.py`):
     stem/{conv,bn}/...                                 or, with deep_stem, stem{0,1,2}/{conv,bn}/...
     stage{i}/block{j}/conv{1,2,3}/{conv,bn}/...        stage{i}/block0/shortcut/{conv,bn}/...
     head/{kernel, bias}                                (not with features_only)
+
+Random numbers while training come from one collection, "dropout".
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +20,7 @@ from jaxtyping import Array, Float
 
 from swin_jax.models import checks
 from swin_jax.models.convolutions import AnyMap, ConvBatchNorm
-from swin_jax.models.layers import TypedModule, uniform_of_fan_in
+from swin_jax.models.layers import TypedModule, drop_path_scales, scale_examples, uniform_of_fan_in
 
 Pyramid = tuple[AnyMap, ...]
 EXPANSION = 4
@@ -35,7 +37,9 @@ class Bottleneck(TypedModule):
     groups: int = 1
 
     @nn.compact
-    def __call__(self, x: AnyMap, train: bool) -> AnyMap:
+    def __call__(self, x: AnyMap, train: bool, branch_scale: Float[Array, " batch"] | None = None) -> AnyMap:
+        """`branch_scale` is the block's of `drop_path_scales`; None drops no branch."""
+
         def convolve(name: str, x: AnyMap, features: int, kernel_size: int, **options: int) -> AnyMap:
             return ConvBatchNorm(features, kernel_size, name=name, **options, **self.types)(x, train)
 
@@ -46,7 +50,7 @@ class Bottleneck(TypedModule):
         out = convolve("conv3", out, self.features, 1, relu=False, zero_scale=True)
         if self.stride > 1 or x.shape[-1] != self.features:
             x = convolve("shortcut", x, self.features, 1, stride=self.stride, relu=False)
-        return nn.relu(out + x)
+        return nn.relu(scale_examples(out, branch_scale) + x)
 
 
 class ResNetStage(TypedModule):
@@ -60,7 +64,9 @@ class ResNetStage(TypedModule):
     groups: int
 
     @nn.compact
-    def __call__(self, x: AnyMap, train: bool) -> AnyMap:
+    def __call__(
+        self, x: AnyMap, train: bool, branch_scales: Float[Array, "blocks batch"] | None = None
+    ) -> AnyMap:
         for index in range(self.depth):
             stride = self.stride if index == 0 else 1
             block = Bottleneck(
@@ -72,7 +78,7 @@ class ResNetStage(TypedModule):
                 name=f"block{index}",
                 **self.types,
             )
-            x = block(x, train)
+            x = block(x, train, None if branch_scales is None else branch_scales[index])
         return x
 
 
@@ -87,6 +93,7 @@ class ResNet(TypedModule):
       strides: of the first block of each stage.
       dilations: of the 3x3 convolutions of each stage.
       deep_stem: three 3x3 convolutions instead of one 7x7 (OpenMMLab's ResNetV1c).
+      drop_path_rate: stochastic depth of the last block; grows linearly from 0 at the first.
       features_only: return the maps of `out_indices` instead of logits.
       out_indices: stages whose maps are returned; None means all.
       norm_eval: batch norm uses its running statistics and leaves them alone in training too, while scales and
@@ -108,6 +115,7 @@ class ResNet(TypedModule):
     strides: Sequence[int] = (1, 2, 2, 2)
     dilations: Sequence[int] = (1, 1, 1, 1)
     deep_stem: bool = False
+    drop_path_rate: float | int = 0.0
     features_only: bool = False
     out_indices: Sequence[int] | None = None
     norm_eval: bool = False
@@ -128,12 +136,14 @@ class ResNet(TypedModule):
 
         Args:
           images: normalised pictures `[B, H, W, 3]`, RGB, of any float type and any height and width.
-          train: batch norm takes the batch's statistics (apply with `mutable=["batch_stats"]`).
+          train: batch norm takes the batch's statistics (apply with `mutable=["batch_stats"]`), and drop path is
+            on; with a rate above 0 it draws from the rng "dropout".
 
         Raises:
           ValueError: if `images` are not float pictures with 3 channels.
         """
         checks.check_images(images)
+        scales = self._branch_scales(len(images)) if train and self.drop_path_rate > 0.0 else None
         train = train and not self.norm_eval
         x = self._keep(self._stem(jnp.asarray(images), train and self.frozen_stages < 0), 0)
         maps = []
@@ -148,7 +158,10 @@ class ResNet(TypedModule):
                 name=f"stage{index}",
                 **self.types,
             )
-            x = self._keep(stage(x, train and self.frozen_stages < index + 1), index + 1)
+            frozen, start = index + 1 <= self.frozen_stages, sum(self.depths[:index])
+            branches = None if scales is None or frozen else scales[start : start + depth]
+            x = stage(x, train and not frozen, branches)
+            x = self._keep(x, index + 1)
             maps.append(x)
         if self.features_only:
             chosen = range(len(maps)) if self.out_indices is None else self.out_indices
@@ -178,6 +191,10 @@ class ResNet(TypedModule):
         if first.startswith("stem"):
             return self.frozen_stages >= 0
         return first.startswith("stage") and int(first.removeprefix("stage")) < self.frozen_stages
+
+    def _branch_scales(self, examples: int) -> Float[Array, "blocks batch"]:
+        rates = np.linspace(0.0, self.drop_path_rate, sum(self.depths))
+        return drop_path_scales(self.make_rng("dropout"), rates.tolist(), examples)[:, 0]
 
     def _stem(self, images: Array, train: bool) -> AnyMap:
         """Pictures to 64 channels at stride 4."""

@@ -63,7 +63,8 @@ class Classification:
 
     def init(self, key: jax.Array) -> tuple[Any, Any]:
         images = jnp.zeros((1, *self.image_size, 3), jnp.float32)
-        return self.model.init(key, images, train=False)["params"], {}
+        variables = dict(self.model.init(key, images, train=False))
+        return variables.pop("params"), variables
 
     def augment(self, batch: Batch, key: jax.Array) -> Batch:
         """`image` becomes normalised f32. Where rows are mixed there are two fields more: `partner` int32 [B], the
@@ -78,7 +79,14 @@ class Classification:
     def loss(self, params: Any, model_state: Any, batch: Batch, key: jax.Array) -> tuple[Terms, Aux]:
         """Of an augmented batch. `train_top1` counts for a guess the share of its class in the row's target (before
         smoothing), so that under mixing not even a perfect model reaches 1."""
-        logits = self._logits(params, batch["image"], train=True, rngs={"dropout": key})
+        logits, model_state = self.model.apply(
+            {"params": params, **model_state},
+            batch["image"],
+            train=True,
+            rngs={"dropout": key},
+            mutable=list(model_state),
+        )
+        logits = cast(jax.Array, logits).astype(jnp.float32)
         valid = batch["valid"].astype(jnp.float32)
         guess = jnp.argmax(logits, axis=-1)
         right = (guess == batch["label"]).astype(jnp.float32)
@@ -103,15 +111,14 @@ class Classification:
 
     def predict(self, params: Any, model_state: Any, batch: Batch) -> Predictions:
         """`log_probabilities` f32 [B, K]; -inf for classes that are no candidates."""
-        logits = self._logits(params, normalise(batch["image"], self.mean, self.std), train=False)
+        images = normalise(batch["image"], self.mean, self.std)
+        logits = cast(jax.Array, self.model.apply({"params": params, **model_state}, images, train=False))
+        logits = logits.astype(jnp.float32)
         if self.candidates is not None:
             excluded = np.ones((1, len(self.class_names)), bool)
             excluded[0, list(self.candidates)] = False
             logits = jnp.where(excluded, -jnp.inf, logits)
         return {"log_probabilities": jax.nn.log_softmax(logits, axis=-1)}
-
-    def _logits(self, params: Any, images: jax.Array, **options: Any) -> jax.Array:
-        return cast(jax.Array, self.model.apply({"params": params}, images, **options)).astype(jnp.float32)
 
     def merge(self, predictions: Iterable[Predictions]) -> Predictions:
         """Averages the probabilities of the views."""

@@ -1,5 +1,6 @@
 """PyTorch weights of dense models as our variables, by the tables of `swin_jax.weights`."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,10 +21,37 @@ PYRAMID = Layout(
     anchor="",
 )
 
+AROUND = {"stem.proj": "patch_embed.proj", "blocks.": "block"}
+MIXER = AROUND | {"mlp_tokens": "token_mlp", "mlp_channels": "channel_mlp"}
+RESMLP = AROUND | {
+    "mlp_channels": "mlp",
+    "linear_tokens": "tokens",
+    "ls1": "layer_scale1",
+    "ls2": "layer_scale2",
+    "norm1": "affine1",
+    "norm2": "affine2",
+    "alpha": "scale",
+    "beta": "bias",
+}
+
 
 def backbone(state: State) -> Trees:
     """A ResNet of torchvision, or a ViT of timm."""
     return variables(backbone_of_state(single(state), "drawn"))
+
+
+def all_mlp(state: State) -> Trees:
+    """timm's MLP-Mixer or ResMLP: values, or gradients."""
+    renamed = RESMLP if "norm.alpha" in state else MIXER
+    found = {}
+    for name, value in single(state).items():
+        path = functools.reduce(lambda path, pair: path.replace(*pair), renamed.items(), name)
+        kernel = path.endswith("weight") and value.ndim > 1
+        path = path.replace("weight", "kernel" if kernel else "scale").replace(".", "/")
+        found[path] = (
+            (value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T) if kernel else value.reshape(-1)
+        )
+    return {"params": unflatten(found)}
 
 
 def pyramid(state: State) -> Trees:

@@ -26,6 +26,42 @@ def deit(**fields: Any) -> torch.nn.Module:
     return _drawn(timm.models.VisionTransformer(**fields))
 
 
+def timm_model(name: str, **fields: Any) -> torch.nn.Module:
+    """A model of timm's, by its name."""
+    return _drawn(timm.create_model(name, **fields))
+
+
+def all_mlp(*, residual: bool, **fields: Any) -> torch.nn.Module:
+    """timm's MLP-Mixer or, with `residual`, ResMLP."""
+    model = _drawn(_all_mlp(residual, fields))
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if name.endswith(("alpha", "beta")):  # drawn as if they were kernels: brought to a norm's spread
+                value *= 0.2 * value.shape[-1] ** 0.5
+                value += name.endswith("alpha")
+    return model
+
+
+def _all_mlp(residual: bool, fields: dict) -> Any:
+    parts = timm.models.mlp_mixer
+    kind = {"block_layer": parts.ResBlock, "norm_layer": parts.Affine, "mlp_ratio": 4} if residual else {}
+    return parts.MlpMixer(**kind, **fields)
+
+
+def parameters_of(name: str, **resmlp: Any) -> int:
+    """How many a model of timm's has, or a ResMLP with the fields `resmlp`; nothing is allocated."""
+    with torch.device("meta"):
+        model: Any = _all_mlp(True, resmlp) if resmlp else timm.create_model(name)
+    return sum(value.numel() for value in model.parameters())
+
+
+def classifier_gradients(model: Any, images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """The gradients of the mean cross-entropy, by timm's names."""
+    logits = model(nchw(images))
+    torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels)).backward()
+    return {name: value.grad.numpy() for name, value in model.named_parameters()}
+
+
 def upernet(*, channels: int, classes: int, **backbone: Any) -> torch.nn.Module:
     """A transformers UperNet on Swin without dropout or drop path."""
     stages = ["stage1", "stage2", "stage3", "stage4"]

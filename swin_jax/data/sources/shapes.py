@@ -105,7 +105,9 @@ def open_shapes(variant: str, split: str, *, root: str | None = None) -> TfdsSou
         )
     directory = os.path.expanduser(root or DEFAULT_ROOT)
     builder = Shapes(config=variant, data_dir=directory, file_format="array_record")
-    if not builder.info.splits:  # what the builder read, not what lies there by now: another process may be at it
+    if (
+        not builder.info.splits
+    ):  # what the builder read, not what lies there by now: another process may be at it
         _prepare(builder, directory)
     return ShapesSource(builder, split, kind=f"shapes/{variant}")
 

@@ -1,0 +1,121 @@
+"""What MLP-Mixer and ResMLP share: patches, blocks that mix tokens and then channels, a norm, their mean, a head.
+
+    patch_embed/proj/{kernel [p,p,3,C], bias}     block{j}/...     norm/{scale, bias}, head/{kernel, bias}
+
+Whatever mixes tokens has a weight for each pair of them, so that a model takes pictures of one size. Random numbers
+while training come from one collection, "dropout".
+"""
+
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from swin_jax.models import checks
+from swin_jax.models.layers import Dense, PatchEmbed, TypedModule, drop_path_scales
+
+Tokens = Float[Array, "batch tokens channels"]
+
+
+class AllMlp(TypedModule):
+    """The fields of such a classifier, and its way from pictures to logits around the blocks.
+
+    Attributes:
+      embed_dim: channels.
+      depth: blocks.
+      patch_size: side of a patch in pixels.
+      mlp_ratio: hidden channels of the MLP of each token per channel.
+      num_classes: outputs of the head; 0 leaves the mean of the tokens `[B, C]`.
+      drop_path_rate: stochastic depth: the largest rate of a block.
+      image_size: (height, width) in pixels of the pictures that the weights are made for; no others are taken.
+      constrain: applied to the tokens after the embedding and every block: the place for a sharding constraint.
+      dtype: type of activations and matrix products; norms and the head are float32.
+      param_dtype: type parameters are kept in.
+
+    Raises:
+      ValueError: when it is made, if a field makes no sense.
+    """
+
+    embed_dim: int = 384
+    depth: int = 12
+    patch_size: int = 16
+    mlp_ratio: float | int = 4.0
+    num_classes: int = 1000
+    drop_path_rate: float | int = 0.0
+    image_size: Sequence[int] = (224, 224)
+    constrain: Callable[[Array], Array] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.image_size, list):
+            self.image_size = tuple(self.image_size)
+        checks.check_all_mlp(self)
+        super().__post_init__()
+
+    @property
+    def hidden(self) -> int:
+        """Hidden channels of the MLP of each token."""
+        return int(self.embed_dim * self.mlp_ratio)
+
+    @property
+    def num_layers(self) -> int:
+        """Number of values of `layer_of`: the embedding, every block, the head."""
+        return self.depth + 2
+
+    @nn.nowrap
+    def layer_of(self, path: str) -> int:
+        """The depth of a parameter, for layer-wise learning rates: the embedding is 0, then every block is one."""
+        first = path.split("/")[0]
+        if first.startswith("block"):
+            return int(first.removeprefix("block")) + 1
+        return 0 if first == "patch_embed" else self.num_layers - 1
+
+    @nn.nowrap
+    def frozen(self, path: str) -> bool:
+        """Nothing is held."""
+        return False
+
+    def _logits(
+        self,
+        images: Array | np.ndarray,
+        train: bool,
+        *,
+        block: Callable[..., nn.Module],
+        norm: Callable[..., nn.Module],
+        rates: Sequence[float],
+        head_init: nn.initializers.Initializer,
+    ) -> Float[Array, "batch outputs"]:
+        """From inside a compact method: pictures to logits, float32.
+
+        Args:
+          images: as `__call__` takes them.
+          train: switches drop path on.
+          block: makes a block, `(tokens, train, scales of its two branches) -> tokens`.
+          norm: makes the last norm.
+          rates: of drop path, for each block.
+          head_init: of the head's kernel.
+        """
+        checks.check_images(images)
+        checks.check_picture_size(type(self).__name__, images.shape[1:3], self.image_size)
+        patches = PatchEmbed(self.embed_dim, self.patch_size, norm=False, name="patch_embed", **self.types)(
+            jnp.asarray(images)
+        )
+        batch, rows, columns, channels = patches.shape
+        x = self._constrained(patches.reshape(batch, rows * columns, channels))
+        drops = train and max(rates) > 0.0
+        scales = drop_path_scales(self.make_rng("dropout"), rates, batch) if drops else None
+        for index in range(self.depth):
+            mixed = block(name=f"block{index}", **self.types)(
+                x, train, None if scales is None else scales[index]
+            )
+            x = self._constrained(mixed)
+        # Few numbers from here on: float32 costs nothing.
+        in_float32 = {**self.types, "dtype": jnp.float32}
+        pooled = norm(name="norm", **in_float32)(x).mean(axis=1)
+        if not self.num_classes:
+            return pooled
+        return Dense(self.num_classes, kernel_init=head_init, name="head", **in_float32)(pooled)
+
+    def _constrained(self, x: Tokens) -> Tokens:
+        return x if self.constrain is None else self.constrain(x)
