@@ -81,6 +81,12 @@ def base_config() -> Config:
         "absolute_position_embedding": bool,
         "absolute_position_size": tuple,
         "window_policy": str,
+        "mixer": str,  # "window", "sliding", "sliding_naive", "performer", "global", "mlp"
+        "shift": str,  # "cyclic", "padding", "none"
+        "relative_position": bool,
+        "appearance": bool,  # False: logits are the position bias alone
+        "performer_features": int,
+        "performer_redraw": bool,
         "frozen_stages": int,
         "scan": bool,  # compile long stages as loops: a fraction of the compile time; give it a remat policy too
         "remat": str,  # "full", "dots" or "weight_dots": what the backward pass computes again
@@ -112,7 +118,7 @@ def base_config() -> Config:
         config.model[field] = placeholder(kind)
 
     config.data = ConfigDict()
-    config.data.source = "tfds:imagenet2012"  # or "shapes/easy", "shapes/hard", "folder", "list", "zip_map"
+    config.data.source = "tfds:imagenet2012"  # or "shapes/easy|hard", "pairs", "folder", "list", "zip_map"
     config.data.root = ""  # directory or zip of the data; "" is the source's own default
     config.data.train_split = "train"
     config.data.eval_split = "validation"

@@ -73,7 +73,7 @@ def training_step(state: Any, program: StepProgram) -> Contender:
     held = [state]
 
     def run() -> object:
-        held[0], report = compiled(held[0], placed)
+        held[0], report = compiled(held[0], placed, program.step.key)
         return jax.block_until_ready((held[0], report))
 
     return Contender(run, seconds, _temporaries(compiled))

@@ -11,13 +11,13 @@ from jax.sharding import Mesh
 from swin_jax.tasks.task import Task
 from swin_jax.training.ema import Ema
 from swin_jax.training.sharding import batch_sharding, state_shardings
-from swin_jax.training.state import TrainState, TrainStep, abstract_state, make_train_step
+from swin_jax.training.state import SeededStep, TrainState, abstract_state, make_train_step
 
 
 class StepProgram(NamedTuple):
     """The jitted step with the shapes and places of what it takes."""
 
-    step: TrainStep
+    step: SeededStep
     state: TrainState  # of jax.ShapeDtypeStruct
     batch: dict[str, jax.ShapeDtypeStruct]
     shardings: TrainState
@@ -25,8 +25,7 @@ class StepProgram(NamedTuple):
 
     def trace(self) -> Any:
         """The step traced for these shapes: `jax.stages.Traced`."""
-        step: Any = self.step
-        return step.trace(self.state, self.batch)
+        return self.step.trace(self.state, self.batch)
 
 
 def step_program(

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from swin_jax.models.upernet import UperNet
     from swin_jax.models.vit import VisionTransformer
 
+MIXERS = ("window", "sliding", "sliding_naive", "performer", "global", "mlp")
+SHIFTS = ("cyclic", "padding", "none")
 WINDOW_POLICIES = ("classification", "dense")
 
 
@@ -65,6 +67,7 @@ def check_swin(model: "SwinTransformer", remat_policies: Sequence[str]) -> None:
     for field in ("dtype", "param_dtype"):
         _check_float_type(field, getattr(model, field))
     check_choice("window_policy", model.window_policy, WINDOW_POLICIES)
+    _check_mixer(model)
     if model.scan and (model.drop_rate or model.attn_drop_rate):
         raise ValueError(
             f"scan draws for drop path alone: with it drop_rate and attn_drop_rate must be 0, got "
@@ -73,6 +76,28 @@ def check_swin(model: "SwinTransformer", remat_policies: Sequence[str]) -> None:
     if model.remat is not None:
         check_choice("remat", model.remat, remat_policies)
     check_choice("implementation", model.implementation, implementation_names())
+
+
+def _check_mixer(model: "SwinTransformer") -> None:
+    check_choice("mixer", model.mixer, MIXERS)
+    check_choice("shift", model.shift, SHIFTS)
+    _check_integer("performer_features", model.performer_features, 0)
+    if model.mixer.startswith("sliding") and model.window_size % 2 == 0:
+        raise ValueError(f"mixer {model.mixer!r} needs an odd window_size, got {model.window_size}")
+    if model.mixer == "mlp" and model.shift == "cyclic":
+        raise ValueError("mixer 'mlp' shifts by padding: shift must be 'padding' or 'none', got 'cyclic'")
+    if model.mixer != "window" and model.attn_drop_rate:
+        raise ValueError(
+            f"attn_drop_rate is of window attention, and must be 0 with mixer {model.mixer!r}, got "
+            f"{model.attn_drop_rate}"
+        )
+    if not model.appearance and not (model.mixer == "window" and model.relative_position):
+        raise ValueError(
+            "appearance=False leaves attention its relative position alone: it needs mixer 'window' and "
+            f"relative_position, got {model.mixer!r} and {model.relative_position}"
+        )
+    if model.scan and model.performer_redraw:
+        raise ValueError("scan draws for drop path alone: with it performer_redraw must be False")
 
 
 def check_resnet(model: "ResNet") -> None:

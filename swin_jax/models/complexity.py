@@ -4,7 +4,9 @@ The formula (that of the official code, which calls them FLOPs) counts matrix pr
 out softmax, GELU, the position bias and the shift.
 """
 
-from swin_jax.models.swin import SwinTransformer, window_and_shift
+from swin_jax.models.mixers import window_and_shift
+from swin_jax.models.swin import SwinTransformer
+from swin_jax.ops.performer import feature_count
 from swin_jax.ops.windows import padded_size
 
 
@@ -17,7 +19,7 @@ def swin_macs(model: SwinTransformer, height: int, width: int) -> int:
     stages = len(model.depths)
     for stage, (depth, heads) in enumerate(zip(model.depths, model.num_heads, strict=True)):
         channels = model.embed_dim * 2**stage
-        total += depth * _block(model, rows, columns, channels, heads)
+        total += sum(_block(model, rows, columns, channels, heads, block % 2 == 1) for block in range(depth))
         if stage < stages - 1:
             rows, columns = -(-rows // 2), -(-columns // 2)
             total += 4 * rows * columns * channels + rows * columns * 4 * channels * 2 * channels
@@ -27,13 +29,29 @@ def swin_macs(model: SwinTransformer, height: int, width: int) -> int:
     return total + features * model.num_classes
 
 
-def _block(model: SwinTransformer, rows: int, columns: int, channels: int, heads: int) -> int:
-    window, _ = window_and_shift(rows, columns, model.window_size, False, model.window_policy)
-    tokens = window * window
-    windows = padded_size(rows, window) * padded_size(columns, window) // tokens
-    qkv = 3 * tokens * channels**2
-    scores_and_values = 2 * heads * tokens**2 * (channels // heads)
-    output = tokens * channels**2
+def _block(model: SwinTransformer, rows: int, columns: int, channels: int, heads: int, shifted: bool) -> int:
     norms = 2 * channels * rows * columns
     mlp = 2 * rows * columns * channels * int(channels * model.mlp_ratio)
-    return windows * (qkv + scores_and_values + output) + norms + mlp
+    return _mixer(model, rows, columns, channels, heads, shifted) + norms + mlp
+
+
+def _mixer(model: SwinTransformer, rows: int, columns: int, channels: int, heads: int, shifted: bool) -> int:
+    """Of the windows of a block, or of what stands in place of window attention; shifts by padding have more."""
+    shifted = shifted and model.shift != "none"
+    window, shift = window_and_shift(rows, columns, model.window_size, shifted, model.window_policy)
+    window = model.window_size if model.mixer == "mlp" else window
+    of_window = window * window
+    more = window if shift and model.shift == "padding" else 0
+    windows = (padded_size(rows, window) + more) * (padded_size(columns, window) + more) // of_window
+    if model.mixer == "mlp":
+        return windows * of_window**2 * channels
+    if model.mixer == "window":
+        projections = windows * of_window * 4 * channels**2
+        return projections + windows * 2 * of_window**2 * channels
+    tokens = rows * columns
+    if model.mixer == "performer":
+        features = model.performer_features or feature_count(channels // heads)
+        # Features of queries and keys, then the two products with values; sums over features are not counted.
+        return tokens * (4 * channels**2 + 4 * features * channels)
+    keys = tokens if model.mixer == "global" else model.window_size**2
+    return tokens * (4 * channels**2 + 2 * keys * channels)

@@ -77,6 +77,15 @@ def _entry(shape: dict[str, Any], size: int, window: int, classes: int, *publish
     return Entry(fields, _preprocessing(size), Published(*published))
 
 
+def _mlp_entry(
+    shape: dict[str, Any], heads: tuple[int, ...], size: int, window: int, *published: float
+) -> Entry:
+    """Swin-MLP."""
+    return _entry(
+        {**shape, "num_heads": heads, "mixer": "mlp", "shift": "padding"}, size, window, 1000, *published
+    )
+
+
 def _deit(width: int, size: int, *published: float) -> Entry:
     fields = {"embed_dim": width, "num_heads": width // 64, "absolute_position_size": (size, size)}
     pictures = Preprocessing((size, size), size * 256 // 224)
@@ -129,6 +138,11 @@ REGISTRY: dict[str, Entry] = {
     "swin_base_patch4_window12_384": _entry(BASE, 384, 12, 1000, 88e6, 47.1e9),
     "swin_large_patch4_window12_384": _entry(LARGE, 384, 12, 1000, 197e6, 103.9e9),
     "swin_tiny_c24_patch4_window8_256": _entry(TINY_C24, 256, 8, 1000, 28e6, 5.9e9),
+    "swin_mlp_tiny_c24_patch4_window8_256": _mlp_entry(TINY, (4, 8, 16, 32), 256, 8, 20e6, 4.0e9),
+    "swin_mlp_tiny_c12_patch4_window8_256": _mlp_entry(TINY, (8, 16, 32, 64), 256, 8, 21e6, 4.0e9),
+    "swin_mlp_tiny_c6_patch4_window8_256": _mlp_entry(TINY, (16, 32, 64, 128), 256, 8, 23e6, 4.0e9),
+    # 32 channels a head, though table 10 of the paper calls it D24.
+    "swin_mlp_base_patch4_window7_224": _mlp_entry(BASE, (4, 8, 16, 32), 224, 7, 61e6, 10.4e9),
     "swin_tiny_patch4_window7_224_22k": _entry(TINY, 224, 7, 21841),
     "swin_small_patch4_window7_224_22k": _entry(SMALL, 224, 7, 21841),
     "swin_base_patch4_window7_224_22k": _entry(BASE, 224, 7, 21841),

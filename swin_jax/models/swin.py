@@ -7,6 +7,7 @@ Parameter paths, the public format whatever the execution:
     stage{i}/block{j}/norm1/{scale, bias}              stage{i}/block{j}/norm2/{scale, bias}
     stage{i}/block{j}/attn/qkv/{kernel [d,3d], bias}   stage{i}/block{j}/attn/proj/{kernel [d,d], bias}
     stage{i}/block{j}/attn/relative_position_bias_table [(2w-1)^2, heads], float32
+    (with another `mixer` than "window" what stands below attn/ is as `models/mixers.py` says)
     stage{i}/block{j}/mlp/fc1/{kernel [d,4d], bias}    stage{i}/block{j}/mlp/fc2/{kernel [4d,d], bias}
     stage{i}/downsample/norm/{scale, bias}             stage{i}/downsample/reduction/kernel [4d,2d]
     norm/{scale, bias}, head/{kernel, bias}            or, with features_only, norm{i}/{scale, bias}
@@ -25,7 +26,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from swin_jax.models import checks
-from swin_jax.models.attention import BlockAttention, captures_attention, sow_attention
+from swin_jax.models.attention import captures_attention
 from swin_jax.models.layers import (
     Dense,
     LayerNorm,
@@ -37,9 +38,8 @@ from swin_jax.models.layers import (
     scale_examples,
     small_normal,
 )
+from swin_jax.models.mixers import make_mixer
 from swin_jax.ops.resize import resize_grid
-from swin_jax.ops.window_attention import attention_weights, window_attention
-from swin_jax.ops.windows import relative_position_bias
 
 Map = Float[Array, "batch height width channels"]
 Pyramid = tuple[Float[Array, "batch _ _ _"], ...]
@@ -53,63 +53,6 @@ REMAT_POLICIES: dict[str, Callable[..., Any] | None] = {
 
 SHORTEST_SCAN = 4
 """Blocks of a stage from which on `scan` stacks them: a single pair is no loop."""
-
-
-def window_and_shift(height: int, width: int, window: int, shifted: bool, policy: str) -> tuple[int, int]:
-    """The window and shift a block uses on a map of `height` x `width`; the published codes have two rules.
-
-    "classification": a map whose smaller side does not exceed the window gets a window of that side and no
-    shift, for both axes; its bias is the centre of the table. "dense": always the configured window, always
-    shifted in odd blocks. Both fill the map up to whole windows.
-    """
-    if policy == "classification" and min(height, width) <= window:
-        return min(height, width), 0
-    return window, window // 2 if shifted else 0
-
-
-class WindowAttention(TypedModule):
-    """Multi-head self-attention within windows, with relative position bias (section 3.2, eq. 4)."""
-
-    num_heads: int
-    window_size: int
-    shifted: bool
-    window_policy: str = "classification"
-    qkv_bias: bool = True
-    attn_drop_rate: float = 0.0
-    drop_rate: float = 0.0
-    implementation: str = "auto"
-
-    @nn.compact
-    def __call__(self, x: Map, train: bool) -> Map:
-        _, height, width, channels = x.shape
-        window, shift = window_and_shift(height, width, self.window_size, self.shifted, self.window_policy)
-        projection = Dense(3 * channels, use_bias=self.qkv_bias, name="qkv", **self.types)
-        qkv = projection(x)
-        # What fills the map up to whole windows are zeros BEFORE the projection: their qkv is its bias.
-        bias = projection.variables["params"]["bias"] if self.qkv_bias else jnp.zeros(3 * channels)
-        drops = train and self.attn_drop_rate > 0.0
-        inputs: dict[str, Any] = {
-            "qkv": qkv,
-            "bias": relative_position_bias(self._table(), window, self.window_size),
-            "window": window,
-            "shift": shift,
-            "pad_qkv": jnp.asarray(bias, qkv.dtype),
-            "scale": (channels // self.num_heads) ** -0.5,
-        }
-        if captures_attention(self):
-            sow_attention(self, BlockAttention(attention_weights(**inputs), height, width, window, shift))
-        out = window_attention(
-            **inputs,
-            implementation=self.implementation,
-            dropout_rate=self.attn_drop_rate,
-            dropout_key=self.make_rng("dropout") if drops else None,
-        )
-        out = Dense(channels, name="proj", **self.types)(out)
-        return nn.Dropout(self.drop_rate, deterministic=not train)(out)
-
-    def _table(self) -> Float[Array, "offsets heads"]:
-        shape = ((2 * self.window_size - 1) ** 2, self.num_heads)
-        return jnp.asarray(self.param("relative_position_bias_table", small_normal, shape, jnp.float32))
 
 
 class SwinBlock(TypedModule):
@@ -220,7 +163,15 @@ class SwinTransformer(TypedModule):
       patch_norm: whether the patch embedding ends in a norm.
       absolute_position_embedding: adds a learnt vector per patch, interpolated for other picture sizes.
       absolute_position_size: (height, width) in pixels that the position embedding is made for.
-      window_policy: "classification" or "dense", see `window_and_shift`. Never changes the parameters.
+      window_policy: "classification" or "dense", see `mixers.window_and_shift`. Never changes the parameters.
+      mixer: what tokens exchange information by: "window" (Swin); "sliding" or its unfolded form "sliding_naive";
+        "performer"; "global"; "mlp" (Swin-MLP). See `models/mixers.py`.
+      shift: of every other block's windows: "cyclic"; "padding", which costs more windows and gives the same numbers;
+        or "none". Of mixers with windows; an "mlp" shifts by padding.
+      relative_position: adds the learnt bias of relative position to attention's logits.
+      appearance: whether queries and keys count; without, logits are the position bias alone (table 4).
+      performer_features: of a "performer"; 0 chooses `ops.performer.feature_count`.
+      performer_redraw: new features in every training step; else those of a fixed seed.
       features_only: return the maps of `out_indices`, each through its own norm, instead of logits.
       out_indices: stages whose maps are returned; None means all.
       frozen_stages: -1 trains everything; 0 freezes the patch embedding, 1 also the position embedding, k >= 2
@@ -253,6 +204,12 @@ class SwinTransformer(TypedModule):
     absolute_position_embedding: bool = False
     absolute_position_size: Sequence[int] = (224, 224)
     window_policy: str = "classification"
+    mixer: str = "window"
+    shift: str = "cyclic"
+    relative_position: bool = True
+    appearance: bool = True
+    performer_features: int = 0
+    performer_redraw: bool = False
     features_only: bool = False
     out_indices: Sequence[int] | None = None
     frozen_stages: int = -1
@@ -380,14 +337,7 @@ class SwinTransformer(TypedModule):
         return tokens + position[None]
 
     def _stage(self, index: int) -> SwinStage:
-        attention = functools.partial(
-            WindowAttention,
-            window_size=self.window_size,
-            window_policy=self.window_policy,
-            qkv_bias=self.qkv_bias,
-            attn_drop_rate=float(self.attn_drop_rate),
-            implementation=self.implementation,
-        )
+        attention = make_mixer(self)
         block = SwinBlock
         if self.remat is not None:
             train = 2  # the argument of SwinBlock.__call__ that is a Python bool

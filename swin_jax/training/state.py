@@ -47,7 +47,7 @@ def abstract_state(
     with_ema: bool = False,
 ) -> TrainState:
     """Shapes and dtypes of the state; nothing is allocated."""
-    return jax.eval_shape(lambda: _create(task, optimizer, seed, with_ema))
+    return jax.eval_shape(lambda key: _create(task, optimizer, key, with_ema), key_data(seed))
 
 
 def create_state(
@@ -55,13 +55,19 @@ def create_state(
 ) -> TrainState:
     """A fresh state, created where it lives: no device ever holds more than its share."""
     with_ema = shardings.ema_params is not None
-    return jax.jit(lambda: _create(task, optimizer, seed, with_ema), out_shardings=shardings)()
+    create = jax.jit(lambda key: _create(task, optimizer, key, with_ema), out_shardings=shardings)
+    return create(key_data(seed))
+
+
+def key_data(seed: int) -> np.ndarray:
+    """The key of a run as uint32 [2]: an input of programs that runs of all seeds share in the compile cache."""
+    return np.asarray(jax.random.key_data(jax.random.key(seed)))
 
 
 def _create(
-    task: Task, optimizer: optax.GradientTransformationExtraArgs, seed: int, with_ema: bool
+    task: Task, optimizer: optax.GradientTransformationExtraArgs, key: jax.Array | np.ndarray, with_ema: bool
 ) -> TrainState:
-    params, model_state = task.init(jax.random.key(seed))
+    params, model_state = task.init(jax.random.wrap_key_data(jnp.asarray(key)))
     ema_params, ema_model_state = averages.begin((params, model_state)) if with_ema else (None, None)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -96,6 +102,21 @@ class TrainStep(Protocol):
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]: ...
 
 
+@dataclasses.dataclass(frozen=True)
+class SeededStep:
+    """A jitted step with the key of its run."""
+
+    jitted: Any
+    key: np.ndarray
+
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
+        return self.jitted(state, batch, self.key)
+
+    def trace(self, state: TrainState, batch: Mapping[str, Any]) -> Any:
+        """`jax.stages.Traced`; what is compiled of it takes `state, batch, key`."""
+        return self.jitted.trace(state, batch, self.key)
+
+
 def make_train_step(
     task: Task,
     optimizer: optax.GradientTransformationExtraArgs,
@@ -106,7 +127,7 @@ def make_train_step(
     learning_rate: Callable[[jax.Array], jax.Array],
     accumulation: int = 1,
     ema: Ema | None = None,
-) -> TrainStep:
+) -> SeededStep:
     """The jitted step `(state, batch) -> (state, report)`; the state it is given is donated.
 
     The gradient is that of `sum over terms of (sum of numerators / sum of denominators)`, both sums over the
@@ -118,8 +139,9 @@ def make_train_step(
     task's metrics as scalars; `grad_norms` and `param_norms`, one f32 per parameter tensor, in tree order.
     """
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
-        augment_key, model_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), state.step))
+    def step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, dict[str, Any]]:
+        of_step = jax.random.fold_in(jax.random.wrap_key_data(key), state.step)
+        augment_key, model_key = jax.random.split(of_step)
         batch = task.augment(batch, augment_key)
         gradients, terms, metrics, model_state = global_gradients(
             task, state.params, state.model_state, batch, model_key, accumulation=accumulation
@@ -157,12 +179,13 @@ def make_train_step(
         }
         return dataclasses.replace(new_state, step=state.step + 1, skipped=skipped), report
 
-    return jax.jit(
+    jitted = jax.jit(
         step,
-        in_shardings=(shardings, batch_sharding(mesh)),
+        in_shardings=(shardings, batch_sharding(mesh), replicated(mesh)),
         out_shardings=(shardings, replicated(mesh)),
         donate_argnums=0,
     )
+    return SeededStep(jitted, key_data(seed))
 
 
 def ratio(pair: tuple[jax.Array, jax.Array]) -> jax.Array:

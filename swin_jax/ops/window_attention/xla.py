@@ -32,9 +32,7 @@ def window_attention(
         scale=scale,
         normalize_qk=normalize_qk,
     )
-    weights = _dropout(weights, dropout_rate, dropout_key)
-    out = jnp.einsum("bwhij,bwhjd->bwhid", weights.astype(values.dtype), values)
-    return windows.stitch(windows.merge_heads(out), window, shift, height, width)
+    return windows.stitch(weighed(weights, values, dropout_rate, dropout_key), window, shift, height, width)
 
 
 def weights_and_values(
@@ -48,16 +46,43 @@ def weights_and_values(
     normalize_qk: bool,
 ) -> tuple[Float[Array, "batch windows heads tokens tokens"], Heads]:
     """The softmax of the logits, float32, and what it weighs."""
-    parts = jnp.split(windows.cut(qkv, window, shift, pad_qkv), 3, axis=-1)
-    q, k, v = (windows.split_heads(part, bias.shape[0]) for part in parts)
+    mask = None
+    if shift:
+        height, width = (windows.padded_size(side, window) for side in qkv.shape[1:3])
+        mask = windows.shift_mask(height, width, window, shift)
+    return of_windows(
+        windows.cut(qkv, window, shift, pad_qkv), bias, mask, scale=scale, normalize_qk=normalize_qk
+    )
+
+
+def of_windows(
+    qkv: Float[Array, "batch windows tokens channels3"],
+    bias: Float[Array, "heads tokens tokens"],
+    mask: Float[Array, "windows tokens tokens"] | None,
+    *,
+    scale: float | Float[Array, " heads"],
+    normalize_qk: bool = False,
+) -> tuple[Float[Array, "batch windows heads tokens tokens"], Heads]:
+    """`weights_and_values` of windows that are cut already; `mask` is added to the logits of all heads."""
+    q, k, v = (windows.split_heads(part, bias.shape[0]) for part in jnp.split(qkv, 3, axis=-1))
     if normalize_qk:
         q, k = _unit(q), _unit(k)
     logits = jnp.einsum("bwhid,bwhjd->bwhij", _scaled(q, scale), k, preferred_element_type=jnp.float32)
     logits = logits + bias.astype(jnp.float32)[None, None]
-    if shift:
-        height, width = (windows.padded_size(side, window) for side in qkv.shape[1:3])
-        logits = logits + windows.shift_mask(height, width, window, shift)[None, :, None]
+    if mask is not None:
+        logits = logits + mask[None, :, None]
     return jax.nn.softmax(logits, axis=-1), v
+
+
+def weighed(
+    weights: Float[Array, "batch windows heads tokens tokens"],
+    values: Heads,
+    dropout_rate: float,
+    dropout_key: Key[Array, ""] | None,
+) -> Float[Array, "batch windows tokens channels"]:
+    """The attended values, heads concatenated; weights are dropped if there is a key."""
+    weights = _dropout(weights, dropout_rate, dropout_key)
+    return windows.merge_heads(jnp.einsum("bwhij,bwhjd->bwhid", weights.astype(values.dtype), values))
 
 
 def _unit(x: Heads) -> Heads:
