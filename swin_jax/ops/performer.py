@@ -24,7 +24,10 @@ def orthogonal_directions(key: Key[Array, ""], count: int, channels: int) -> Flo
     direction_key, length_key = jax.random.split(key)
     blocks = -(-count // channels)
     draws = jax.random.normal(direction_key, (blocks, channels, channels))
-    directions = jnp.linalg.qr(draws)[0].reshape(blocks * channels, channels)[:count]
+    q, r = jnp.linalg.qr(draws)
+    # Without these signs q prefers some directions (Mezzadri, 2007), and the estimate would not converge.
+    q = q * jnp.sign(jnp.diagonal(r, axis1=-2, axis2=-1))[:, None]
+    directions = q.reshape(blocks * channels, channels)[:count]
     lengths = jnp.linalg.norm(jax.random.normal(length_key, (count, channels)), axis=-1)
     return directions * lengths[:, None]
 

@@ -112,7 +112,7 @@ def test_directions_are_orthogonal_in_blocks_and_as_long_as_gaussian_ones():
 
 
 def test_performer_converges_to_softmax_attention():
-    q, k, v = (0.7 * drawn(seed, 2, 12, 2, 8) for seed in range(3))
+    q, k, v = (0.4 * drawn(seed, 2, 12, 2, 8) for seed in range(3))
     exact = jax.nn.dot_product_attention(q, k, v)
 
     @jax.jit(static_argnums=1)
