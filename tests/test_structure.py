@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "setups": ("config", "data", "tasks", "models", "training"),
     "exports": ("training", "tasks", "models", "ops", "weights"),
     "measure": ("training", "tasks", "models", "ops", "weights"),
+    "studies": ("config", "training", "measure", "tasks", "models"),
 }
 # Libraries that one place alone knows.
 ONLY_IN = {
@@ -41,6 +42,7 @@ ONLY_IN = {
         "predict.py",
         "prepare.py",
         "summary.py",
+        "ablate.py",
         "benchmark.py",
         "convert.py",
         "export.py",
