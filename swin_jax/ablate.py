@@ -59,7 +59,7 @@ def main(_: Sequence[str]) -> None:
             return
         study, rows, seeds = prepare(file, module.TABLE)
         failed = {} if COLLECT.value else train_all(study, rows, seeds)
-        check_alike(study, study.table.trained())
+        check_alike(study, study.table.trained(study.scale))
         found = report.collect(study, failed)
         paths = report.write(study, found)
     print(report.markdown(found))
@@ -77,8 +77,8 @@ def table_file(name: str) -> Path:
 
 def prepare(file: Path, table: Table) -> tuple[Study, tuple[str, ...], tuple[int, ...]]:
     """The study that the flags ask for, its rows and seeds. Raises ValueError for what is wrong."""
-    rows = tuple(ROWS.value) or table.trained()
-    table.check(SCALE.value, TASK.value, *rows)
+    table.check(SCALE.value, TASK.value, *ROWS.value)
+    rows = tuple(ROWS.value) or table.trained(SCALE.value)
     if not all(seed.isdigit() for seed in SEEDS.value) or not SEEDS.value:
         raise ValueError(f"--seeds is {','.join(SEEDS.value)!r}; expected numbers such as 0,1,2")
     if odd := [override for override in OVERRIDES.value if "=" not in override]:

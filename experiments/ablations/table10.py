@@ -41,9 +41,15 @@ def _at(heads: tuple[int, ...], shift: str = "padding") -> dict[str, dict[str, A
 
 
 ROWS = {
-    "mixer_b16": Row("Mixer-B/16", _named("mixer_base_patch16_224", 224, 0.1), {"top1": 76.4}),
-    "resmlp_s24": Row("ResMLP-S24", _named("resmlp_small_24_224", 224, 0.05), {"top1": 79.4}),
-    "resmlp_b24": Row("ResMLP-B24", _named("resmlp_base_24_224", 224, 0.2), {"top1": 81.0}),
+    "mixer_b16": Row(
+        "Mixer-B/16", _named("mixer_base_patch16_224", 224, 0.1), {"top1": 76.4}, scales=("paper",)
+    ),
+    "resmlp_s24": Row(
+        "ResMLP-S24", _named("resmlp_small_24_224", 224, 0.05), {"top1": 79.4}, scales=("paper",)
+    ),
+    "resmlp_b24": Row(
+        "ResMLP-B24", _named("resmlp_base_24_224", 224, 0.2), {"top1": 81.0}, scales=("paper",)
+    ),
     "swin_d24": Row(
         "Swin-T/D24 (transformer)",
         _named("swin_tiny_c24_patch4_window8_256", 256, 0.2),

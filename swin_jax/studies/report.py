@@ -108,15 +108,19 @@ def markdown(found: Mapping[str, Any]) -> str:
 
 
 def drawn(study: Study, found: Mapping[str, Any]) -> np.ndarray:
-    """Mean and spread of every row beside the published figure, and the learning curves."""
+    """How far every row is from the base row beside the published difference, and the learning curves."""
     measure = MEASURES[study.task][0]
+    base = found["rows"][found["base_row"]]
+    base_mean = base["found"][measure]["mean"] if base["found"][measure] else 0.0
     outcomes, curves = [], []
     for name, row in found["rows"].items():
-        ours = row["found"][measure]
-        if ours is None:
+        if (ours := row["found"][measure]) is None:
             continue
-        values = [100 * study.curve(name, seed)[-1][measure] for seed in row["seeds"]]
-        outcomes.append(Outcome(row["title"], tuple(values), row["published"].get(measure)))
+        theirs, reference = row["published"].get(measure), base["published"].get(measure)
+        published = None if theirs is None or reference is None else theirs - reference
+        outcomes.append(
+            Outcome(row["title"], tuple(value - base_mean for value in ours["values"]), published)
+        )
         courses = [study.curve(name, seed) for seed in row["seeds"]]
         steps = [line["step"] for line in courses[0]]
         together = [

@@ -29,6 +29,7 @@ class Row:
       changes: config field -> value; None is a published figure that nothing here trains.
       published: measure -> percent.
       at: scale -> further changes.
+      scales: at which it can be trained.
       begins_with: a row of this table whose run of the same seed this one begins with (`init_from`).
       note: where the row is not what its title says at every scale.
     """
@@ -37,6 +38,7 @@ class Row:
     changes: Mapping[str, Any] | None = dataclasses.field(default_factory=dict)
     published: Mapping[str, float | int] = dataclasses.field(default_factory=dict)
     at: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    scales: tuple[str, ...] = SCALES
     begins_with: str = ""
     note: str = ""
 
@@ -86,10 +88,14 @@ class Table:
                 raise ValueError(f"the table has no row {name!r}; {nearest(name, tuple(self.rows))}")
             if self.rows[name].changes is None:
                 raise ValueError(f"row {name!r} is a published figure alone: nothing here trains it")
+            if scale not in self.rows[name].scales:
+                raise ValueError(
+                    f"row {name!r} is not there at scale {scale}, only at {', '.join(self.rows[name].scales)}"
+                )
 
-    def trained(self) -> tuple[str, ...]:
-        """The rows that can be trained, each after the one that it begins with."""
-        names = [name for name, row in self.rows.items() if row.changes is not None]
+    def trained(self, scale: str) -> tuple[str, ...]:
+        """The rows that can be trained at a scale, each after the one that it begins with."""
+        names = [name for name, row in self.rows.items() if row.changes is not None and scale in row.scales]
         return tuple(sorted(names, key=lambda name: bool(self.rows[name].begins_with)))
 
     def varying(self) -> tuple[str, ...]:

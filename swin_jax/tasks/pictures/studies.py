@@ -6,11 +6,21 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib import colormaps
 
-from swin_jax.tasks.pictures.style import BLUE, FAINT, INK, ORANGE, add_axes, new_figure, pixels, printable
+from swin_jax.tasks.pictures.style import (
+    BLUE,
+    FAINT,
+    GRID,
+    INK,
+    ORANGE,
+    add_axes,
+    new_figure,
+    pixels,
+    printable,
+)
 
 
 class Outcome(NamedTuple):
-    """A row's values over seeds, and the published one."""
+    """How far a row is from the base row: over seeds, and as published."""
 
     title: str
     values: tuple[float, ...]
@@ -28,7 +38,7 @@ class Curve(NamedTuple):
 def study_picture(
     outcomes: Sequence[Outcome], curves: Sequence[Curve], *, title: str, measure: str
 ) -> np.ndarray:
-    """Left: every seed, the mean, and the published figure, row by row. Right: the mean over seeds along the steps."""
+    """Left: every seed, the mean, and the published difference, row by row. Right: the mean over seeds by step."""
     figure = new_figure(width=12.5, height=max(3.6, 0.42 * len(outcomes) + 1.6), title=title)
     left = add_axes(figure, 1, 2, 1)
     places = np.arange(len(outcomes))[::-1]
@@ -39,7 +49,12 @@ def study_picture(
             left.plot([outcome.published], [place], "D", mfc="none", mec=ORANGE, markersize=6)
     left.set_yticks(places, [printable(outcome.title) for outcome in outcomes], fontsize=8.5, color=INK)
     left.set_ylim(-0.6, len(outcomes) - 0.4)
-    left.set_xlabel(f"{measure} (blue: ours, seeds and mean; orange: published)", fontsize=8.5, color=FAINT)
+    left.axvline(0, color=GRID, linewidth=1.2, zorder=0)
+    left.set_xlabel(
+        "difference to the base row (blue: ours, seeds and mean; orange: published)",
+        fontsize=8.5,
+        color=FAINT,
+    )
     right = add_axes(figure, 1, 2, 2)
     colours = colormaps["turbo"](np.linspace(0.05, 0.95, max(len(curves), 2)))
     for curve, colour in zip(curves, colours, strict=False):
