@@ -76,6 +76,7 @@ def use_mask_rcnn_recipe(
     config.evaluate_batch_size = 8
 
     config.data.scale = (1333, 800)
+    config.data.threads = 2  # each reads ahead by batches of 70 MB
 
     config.optimizer.weight_decay = 0.05
     config.optimizer.clip_norm = 0.0
