@@ -93,6 +93,22 @@ def test_devices_and_fsdp_give_the_same_curve(one_device: list[float], devices: 
     np.testing.assert_allclose(losses(devices, fsdp), one_device, rtol=1e-4)
 
 
+def test_runs_of_all_seeds_share_one_program() -> None:
+    mesh = make_mesh(devices=jax.devices()[:1])
+    task = micro_task(mesh)
+    schedule = make_schedule("constant", peak=1e-3, total_steps=100)
+    optimizer = make_optimizer(jax.eval_shape(task.init, jax.random.key(0))[0], schedule=schedule)
+    abstract = abstract_state(task, optimizer, 0)
+    shardings = state_shardings(abstract, mesh)
+    texts = set()
+    for seed in (0, 1):
+        step = make_train_step(
+            task, optimizer, mesh=mesh, shardings=shardings, seed=seed, learning_rate=schedule
+        )
+        texts.add(step.trace(abstract, batch_at(0)).lower().as_text())
+    assert len(texts) == 1
+
+
 def step_of(task: Classification, mesh: jax.sharding.Mesh, accumulation: int = 1) -> tuple[Any, Any]:
     schedule = make_schedule("constant", peak=1e-3, total_steps=100)
     optimizer = make_optimizer(jax.eval_shape(task.init, jax.random.key(0))[0], schedule=schedule)
