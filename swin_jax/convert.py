@@ -33,7 +33,7 @@ from swin_jax.data.decode import UnreadablePicture
 from swin_jax.exports.arrays import check_bits
 from swin_jax.exports.card import load_lines, make_card, write_card
 from swin_jax.models.registry import Preprocessing
-from swin_jax.origin import Origin, check_run, origin_of
+from swin_jax.origin import Origin, check_run, origin_of, variant
 from swin_jax.training.provenance import provenance
 from swin_jax.training.run_directory import RunDirectoryError
 from swin_jax.weights import FORMATS, OURS, Weights, peers, read_weights, state_of, unflatten, write_weights
@@ -78,6 +78,9 @@ def convert(source: str, output: str, to: str, *, pictures: Sequence[str] = ()) 
         return convert_composed(read, path, to)
     origin = origin_of(read, model=MODEL.value)
     weights, fitted, shown = origin.weights, origin.fitted, origin.preprocessing
+    if to != OURS and (other := variant(weights.description.get("model", {}))):
+        told = ", ".join(f"{name}={value}" for name, value in other.items())
+        raise ValueError(f"{source} has {told}, which no other code base has: only --to={OURS} keeps that")
     written = write_weights(file, fitted.params, to, description=origin.description, image_size=shown.size)
     if as_directory:
         config = peers.transformers_config(origin.architecture, shown.size, origin.class_names)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,8 @@ def origin_of(weights: Weights, *, model: str = "") -> Origin:
     if architecture is None:
         raise ValueError(f"{source} lacks the embedding, a bias table or a block: it is no whole Swin")
     check_run(weights)
+    if (mixer := weights.description.get("model", {}).get("mixer", "window")) != "window":
+        raise ValueError(f"{HANDING_ON} is for Swins with window attention, {source} has mixer {mixer!r}")
     name, module = _named_model(weights, architecture, model)
     fitted = fit(weights, pretrained.shapes_of(pretrained.init_shapes(module)))
     return Origin(
@@ -133,6 +136,13 @@ def check_run(weights: Weights) -> None:
             f"{weights.source} has a damaged description: its 'run' should have {', '.join(RUN_FIELDS)}; convert the "
             "run again"
         )
+
+
+def variant(described: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields by which a described model is a row of an ablation and no Swin that other code bases know, though its
+    parameters may look like one."""
+    plain = {"shift": "cyclic", "relative_position": True, "appearance": True}
+    return {name: described[name] for name, value in plain.items() if described.get(name, value) != value}
 
 
 def _named_model(weights: Weights, model: Architecture, wanted: str) -> tuple[str, SwinTransformer]:
@@ -160,6 +170,7 @@ def _named_model(weights: Weights, model: Architecture, wanted: str) -> tuple[st
         "window_policy": policy,
         "absolute_position_embedding": model.absolute_position_embedding,
     }
+    more |= variant(described)
     if model.dense:
         norms = {path.split("/")[0] for path in weights.params if re.match(r"norm\d+/", path)}
         more |= {"out_indices": tuple(sorted(int(norm.removeprefix("norm")) for norm in norms))}

@@ -13,11 +13,11 @@ import pytest
 from safetensors.numpy import save_file
 
 import swin_jax
-from swin_jax import pretrained, train
+from swin_jax import origin, pretrained, train
 from swin_jax.config import Config
 from swin_jax.training.checkpoint import Checkpoints
 from swin_jax.training.state import create_state
-from swin_jax.weights import flatten, read_weights, state_of
+from swin_jax.weights import flatten, read_weights, state_of, write_weights
 from tests.runs.conftest import run
 from tests.weights import micro as small
 
@@ -150,3 +150,22 @@ def test_convert_says_what_is_wrong(tmp_path: Path) -> None:
     done = run("convert", f"--weights={tmp_path / 'none.pth'}", f"--output={tmp_path / 'x.safetensors'}")
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1] == f"error: {tmp_path / 'none.pth'} does not exist"
+
+
+def test_a_row_of_an_ablation_is_not_handed_on_as_another_model(tmp_path: Path) -> None:
+    for fields in ({"shift": "none"}, {"mixer": "sliding"}):
+        path = tmp_path / f"{next(iter(fields))}.safetensors"
+        write_weights(path, small.params(**MODEL), description={"model": {"name": "swin", **fields}})
+    done = run(
+        "convert",
+        f"--weights={tmp_path / 'shift.safetensors'}",
+        f"--output={tmp_path / 'x.pth'}",
+        "--to=timm",
+    )
+    assert done.stderr.strip().endswith(
+        "has shift=none, which no other code base has: only --to=swin_jax keeps that"
+    )
+    assert not (tmp_path / "x.pth").exists()
+    assert origin.open_origin(str(tmp_path / "shift.safetensors")).module.shift == "none"
+    with pytest.raises(ValueError, match=r"is for Swins with window attention, .* has mixer 'sliding'"):
+        origin.open_origin(str(tmp_path / "mixer.safetensors"))
