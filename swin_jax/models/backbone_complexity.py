@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import flax.linen as nn
 
+from swin_jax.models.complexity import mixer_macs
 from swin_jax.models.resnet import EXPANSION, ResNet
 from swin_jax.models.swin import SwinTransformer
 from swin_jax.models.vit import VisionTransformer
-from swin_jax.ops.windows import padded_size
 
 Map = tuple[int, int, int]
 """Rows, columns and channels."""
@@ -40,10 +40,12 @@ def _swin(model: SwinTransformer, height: int, width: int, attention: bool) -> t
     maps = []
     for stage, depth in enumerate(model.depths):
         channels = model.embed_dim * 2**stage
-        in_windows = padded_size(rows, model.window_size) * padded_size(columns, model.window_size)
         mlp = 2 * rows * columns * channels * int(channels * model.mlp_ratio)
-        products = 2 * in_windows * model.window_size**2 * channels if attention else 0
-        total += depth * (in_windows * 4 * channels**2 + products + mlp)
+        for block in range(depth):
+            weights, products = mixer_macs(
+                model, rows, columns, channels, model.num_heads[stage], block % 2 == 1
+            )
+            total += weights + products * attention + mlp
         maps.append((rows, columns, channels))
         if stage < len(model.depths) - 1:
             rows, columns = -(-rows // 2), -(-columns // 2)

@@ -32,26 +32,29 @@ def swin_macs(model: SwinTransformer, height: int, width: int) -> int:
 def _block(model: SwinTransformer, rows: int, columns: int, channels: int, heads: int, shifted: bool) -> int:
     norms = 2 * channels * rows * columns
     mlp = 2 * rows * columns * channels * int(channels * model.mlp_ratio)
-    return _mixer(model, rows, columns, channels, heads, shifted) + norms + mlp
+    return sum(mixer_macs(model, rows, columns, channels, heads, shifted)) + norms + mlp
 
 
-def _mixer(model: SwinTransformer, rows: int, columns: int, channels: int, heads: int, shifted: bool) -> int:
-    """Of the windows of a block, or of what stands in place of window attention; shifts by padding have more."""
+def mixer_macs(
+    model: SwinTransformer, rows: int, columns: int, channels: int, heads: int, shifted: bool
+) -> tuple[int, int]:
+    """Of what mixes the tokens of a block: products with weights, and products of activations.
+
+    Windows count with what fills the map up to whole ones; shifts by padding have one more along each axis.
+    """
     shifted = shifted and model.shift != "none"
     window, shift = window_and_shift(rows, columns, model.window_size, shifted, model.window_policy)
     window = model.window_size if model.mixer == "mlp" else window
-    of_window = window * window
     more = window if shift and model.shift == "padding" else 0
-    windows = (padded_size(rows, window) + more) * (padded_size(columns, window) + more) // of_window
-    if model.mixer == "mlp":
-        return windows * of_window**2 * channels
-    if model.mixer == "window":
-        projections = windows * of_window * 4 * channels**2
-        return projections + windows * 2 * of_window**2 * channels
+    in_windows = (padded_size(rows, window) + more) * (padded_size(columns, window) + more)
     tokens = rows * columns
+    if model.mixer == "mlp":
+        return in_windows * window**2 * channels, 0
+    if model.mixer == "window":
+        return in_windows * 4 * channels**2, in_windows * 2 * window**2 * channels
     if model.mixer == "performer":
         features = model.performer_features or feature_count(channels // heads)
         # Features of queries and keys, then the two products with values; sums over features are not counted.
-        return tokens * (4 * channels**2 + 4 * features * channels)
+        return tokens * 4 * channels**2, tokens * 4 * features * channels
     keys = tokens if model.mixer == "global" else model.window_size**2
-    return tokens * (4 * channels**2 + 2 * keys * channels)
+    return tokens * 4 * channels**2, tokens * 2 * keys * channels
