@@ -42,6 +42,7 @@ def verb(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).resolve().parents[1])
 
 
+@pytest.mark.long
 def test_it_times_inference_and_training_of_an_experiment():
     printed = verb(SHAPES, "--batch_size=4", "--repeats=2", "--seconds=0", "--json")
     assert printed.returncode == 0, printed.stderr

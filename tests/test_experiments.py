@@ -34,7 +34,7 @@ OBJECT = Instances(
     outlines=((np.array([[4, 4], [20, 4], [20, 16], [4, 16]], np.float32),),),
 )
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
-FILES = sorted(path for path in EXPERIMENTS.rglob("*.py"))
+FILES = sorted(path for path in EXPERIMENTS.rglob("*.py") if path.parent.name != "ablations")
 # The same for all: as small as each architecture goes.
 SHRUNK = {
     "batch_size": 2,

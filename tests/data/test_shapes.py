@@ -70,6 +70,7 @@ def test_every_class_is_drawn_about_equally_often():
     assert np.bincount(labels, minlength=len(CLASSES)).min() > 10
 
 
+@pytest.mark.long
 def test_a_linear_model_on_pixels_fails_on_hard_scenes():
     def pixels(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         drawn = [draw_scene("hard", seed, index) for index in range(count)]

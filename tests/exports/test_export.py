@@ -79,6 +79,7 @@ def test_one_program_for_three_platforms_and_any_batch(
     assert "differs from the model by" in export.table(report)
 
 
+@pytest.mark.long
 def test_loops_and_rematerialisation_export_too(tmp_path: Path) -> None:
     fields = {**FIELDS, "depths": (4,), "num_heads": (2,)}
     params = unflatten({path: jnp.asarray(value) for path, value in small_params(**fields).items()})
@@ -101,6 +102,7 @@ def test_preprocessing_inside_is_that_outside(origin: Origin, tmp_path: Path) ->
     np.testing.assert_allclose(program(images), jax.nn.softmax(jnp.asarray(logits)), rtol=0, atol=1e-6)
 
 
+@pytest.mark.long
 def test_a_backbone_gives_its_maps_at_any_size(tmp_path: Path) -> None:
     write_weights(
         tmp_path / "dense.safetensors", small_params(features_only=True, num_classes=0), description={"a": 1}

@@ -43,7 +43,7 @@ IMAGES = np.random.RandomState(0).standard_normal((3, 32, 48, 3)).astype(np.floa
 def small(name: str, **fields: Any) -> tuple[registry.Classifier, dict]:
     """A small model of each kind with drawn parameters: what starts at zero would hide its branch."""
     model = registry.create_model(name, **({"num_classes": 5} | SMALL[name] | fields))
-    variables = model.init(jax.random.key(0), IMAGES)
+    variables = jax.jit(model.init)(jax.random.key(0), IMAGES)
     generator = np.random.RandomState(1)
     params = jax.tree.map(
         lambda leaf: leaf + jnp.asarray(0.3 * generator.standard_normal(leaf.shape), leaf.dtype),
@@ -90,11 +90,11 @@ def test_preprocessing(name: str, size: int, resize: Any, interpolation: str, me
 @pytest.mark.parametrize("name", SMALL)
 def test_logits_are_float32_whatever_is_computed_in(name: str, dtype: Any):
     model, variables = small(name, dtype=dtype)
-    logits = model.apply(variables, IMAGES)
+    logits = jax.jit(model.apply)(variables, IMAGES)
     assert (logits.shape, logits.dtype) == ((3, 5), jnp.float32)
-    exact = small(name)[0].apply(variables, IMAGES)
+    exact = jax.jit(small(name)[0].apply)(variables, IMAGES)
     assert float(jnp.abs(logits - exact).max()) <= 0.05 * float(jnp.abs(exact).max())
-    features = small(name, num_classes=0)[0].apply(variables, IMAGES)
+    features = jax.eval_shape(small(name, num_classes=0)[0].apply, variables, IMAGES)
     assert features.shape == (3, variables["params"]["head"]["kernel"].shape[0])
 
 

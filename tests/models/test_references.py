@@ -102,6 +102,7 @@ def test_transformers_backbone_gives_the_same_maps(size: tuple[int, int]):
         close(drawn.grid(ours), reference["map/{}x{}/{}".format(*size, stage)], 1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["classifier", "dense"])
 def test_transformers_gives_the_same_gradient_of_every_parameter(kind: str):
     model, params, reference, meta = transformers_model(kind)

@@ -20,6 +20,10 @@ COUNTS = {
     "swin_base_patch4_window12_384": (87_903_584, 109_265_609, 47.105e9),
     "swin_large_patch4_window12_384": (196_735_516, 228_768_133, 103.952e9),
     "swin_tiny_c24_patch4_window8_256": (28_306_432, None, 5.926e9),
+    "swin_mlp_tiny_c24_patch4_window8_256": (20_386_632, None, 4.032e9),
+    "swin_mlp_tiny_c12_patch4_window8_256": (21_152_072, None, 4.032e9),
+    "swin_mlp_tiny_c6_patch4_window8_256": (22_682_952, None, 4.032e9),
+    "swin_mlp_base_patch4_window7_224": (60_659_416, None, 10.420e9),
 }
 
 

@@ -21,7 +21,7 @@ from swin_jax.training.checkpoint import Checkpoints
 from swin_jax.training.run_directory import read_metrics
 from tests.runs.conftest import STEPS, run
 
-pytestmark = pytest.mark.xdist_group("ema")  # one worker, one averaged run
+pytestmark = [pytest.mark.xdist_group("ema"), pytest.mark.long]  # one worker, one averaged run
 AVERAGED: dict[str, Any] = {"ema__decay": 0.9, "ema__warmup": "ratio"}
 
 
@@ -59,7 +59,6 @@ def test_both_are_scored_and_a_trace_is_left(averaged: Path) -> None:
     assert len(list(averaged.glob("profile/plugins/profile/*/*.xplane.pb"))) == 1
 
 
-@pytest.mark.long
 def test_stopped_and_resumed_the_average_is_bit_for_bit_the_same(
     averaged: Path, micro: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

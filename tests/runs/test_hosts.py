@@ -18,7 +18,10 @@ from swin_jax.training.checkpoint import Checkpoints
 from swin_jax.training.run_directory import read_metrics
 from tests.runs.conftest import flags, start
 
-pytestmark = pytest.mark.xdist_group("hosts")  # one worker, one run of two hosts to compare with
+pytestmark = [
+    pytest.mark.xdist_group("hosts"),
+    pytest.mark.long,
+]  # one worker, one run of two hosts to compare with
 STEPS = 20
 # Patient enough for a machine with other work, which may not let a thread run for seconds.
 QUICK = ("--heartbeat_timeout=12", "--stall_timeout=120", "--join_timeout=120")
@@ -149,7 +152,6 @@ def test_two_hosts_equal_one(folder: Path, fields: dict[str, Any], whole: Path, 
         assert two["eval/loss"] == pytest.approx(single["eval/loss"], rel=1e-4)
 
 
-@pytest.mark.long
 def test_stopped_killed_and_gone_on_with(
     folder: Path, fields: dict[str, Any], whole: Path, tmp_path: Path
 ) -> None:

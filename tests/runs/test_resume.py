@@ -21,7 +21,7 @@ from swin_jax.training.checkpoint import Checkpoints
 from swin_jax.training.run_directory import read_metrics
 from tests.runs.conftest import STEPS, flags, run, start
 
-pytestmark = pytest.mark.xdist_group("resume")  # one worker, one uninterrupted run
+pytestmark = [pytest.mark.xdist_group("resume"), pytest.mark.long]  # one worker, one uninterrupted run
 
 
 def final_params(workdir: Path) -> Any:
@@ -63,7 +63,6 @@ def wait_for_steps(workdir: Path, steps: int, process: Any) -> None:
         time.sleep(0.005)
 
 
-@pytest.mark.long
 def test_killed_at_five_random_moments(
     folder: Path, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,7 +109,6 @@ def test_a_finished_run_says_so(folder: Path, uninterrupted: Path) -> None:
     jax.tree.map(np.testing.assert_array_equal, before, final_params(uninterrupted))
 
 
-@pytest.mark.long
 def test_begun_on_one_device_and_finished_on_eight(
     micro: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

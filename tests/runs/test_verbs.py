@@ -88,6 +88,7 @@ def test_the_card_of_a_run_says_what_the_run_knows(trained: Path, folder: Path) 
     assert found["model"].num_classes == 3
 
 
+@pytest.mark.long
 def test_export_writes_the_run_and_checks_it(trained: Path, tmp_path: Path) -> None:
     arguments = [f"--weights={trained}", f"--output={tmp_path / 'out'}", "--preprocess", "--json"]
     done = run("export", *arguments, devices=2)
@@ -129,6 +130,7 @@ def test_evaluate_repeats_the_recorded_figures(trained: Path) -> None:
     assert written == found
 
 
+@pytest.mark.long
 def test_evaluate_does_not_depend_on_batch_size_and_devices(trained: Path) -> None:
     results = [
         json.loads(run("evaluate", f"--workdir={trained}", "--split=train", devices=devices).stdout)
@@ -181,6 +183,7 @@ def test_predict_says_what_is_wrong(trained: Path, arguments: list[str], sentenc
     assert sentence in last
 
 
+@pytest.mark.long
 def test_init_from_begins_with_the_parameters_of_a_run(
     trained: Path, micro: Callable[..., Config], tmp_path: Path
 ) -> None:
@@ -260,6 +263,7 @@ def log_probabilities(opened: Run, source: Source) -> np.ndarray:
     return np.asarray(opened.task.predict(params, state, {"image": jnp.asarray(images)})["log_probabilities"])
 
 
+@pytest.mark.long
 def test_evaluation_on_other_data(trained: Path, elsewhere: Path) -> None:
     """Classes are matched by name; of ImageNet-R only those compete that it has; ReaL takes one of several labels."""
     opened = open_run(str(trained))

@@ -117,6 +117,7 @@ def test_losses_and_gradients_are_finite_whatever_the_ground_truth(objects: int)
     assert np.asarray(found["rpn"]["objectness"]["kernel"]).any()
 
 
+@pytest.mark.long
 def test_what_stands_in_rows_without_object_or_picture_changes_nothing():
     plain, rng = batch(), np.random.RandomState(5)
     plain["valid"][6:] = False

@@ -150,7 +150,7 @@ def test_the_whole_state_is_donated() -> None:
     step, state, _, mesh = make(Ema(0.9))
     batch = put_batch(rows(0), mesh)
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    analysis = step.lower(state, batch).compile().memory_analysis()
+    analysis = step.trace(state, batch).lower().compile().memory_analysis()
     assert analysis.alias_size_in_bytes == size
     assert size > 4 * 128 * WIDE * 4  # parameters, two moments, average
     old = state

@@ -167,7 +167,7 @@ def collectives(text: str) -> dict[str, int]:
 def test_plain_data_parallelism_is_one_all_reduce(augmentation: Augmentation) -> None:
     mesh = make_mesh(devices=jax.devices()[:8])
     step, state = step_of(micro_task(mesh, augmentation), mesh)
-    text = step.lower(state, put_batch(batch_at(0), mesh)).compile().as_text()
+    text = step.trace(state, put_batch(batch_at(0), mesh)).lower().compile().as_text()
     assert collectives(text) == {
         "all-reduce": 1,
         "all-gather": 0,
@@ -187,7 +187,10 @@ def test_fsdp_splits_the_large_leaves_and_keeps_the_batch_split() -> None:
     }
     assert placed["stage0/block0/mlp/fc1/kernel"] == jax.sharding.PartitionSpec(None, "fsdp")
     assert not any(path.endswith("bias") for path in placed)
-    assert collectives(step.lower(state, put_batch(batch_at(0), mesh)).compile().as_text())["all-gather"] > 0
+    assert (
+        collectives(step.trace(state, put_batch(batch_at(0), mesh)).lower().compile().as_text())["all-gather"]
+        > 0
+    )
 
 
 def test_tensor_norms_are_float32_whatever_the_leaves_are() -> None:
