@@ -23,6 +23,7 @@ put into one table. Table 5 is a study of time: it trains nothing.
 """
 
 import logging
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,11 +45,13 @@ OVERRIDES = flags.DEFINE_multi_string("override", [], "Config field=value for al
 COLLECT = flags.DEFINE_bool("collect", False, "Train nothing: write the table of what is finished.")
 WORKDIR = cli.workdir_flag()
 
-TABLES = Path(__file__).resolve().parents[1] / "experiments" / "ablations"
+ROOT = Path(__file__).resolve().parents[1]
+TABLES = ROOT / "experiments" / "ablations"
 log = logging.getLogger("swin_jax.ablate")
 
 
 def main(_: Sequence[str]) -> None:
+    sys.path.insert(0, str(ROOT))  # tables share their bases with other experiments, wherever this is called
     with cli.one_sentence():
         file = table_file(TABLE.value)
         module = load_module(file)

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 STUDY = "study.json"
 CARD = "card.json"  # a run leaves its card when it has taken its last step
+ROOT = Path(__file__).resolve().parents[2]
 DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
@@ -128,10 +129,12 @@ def train(study: Study, row: str, seed: int) -> str:
 def _run(study: Study, row: str, seed: int, said: Path, lock: int) -> str:
     # Runs of one shape, all seeds of a row above all, share their compiled programs.
     cache = {"JAX_COMPILATION_CACHE_DIR": str(study.directory / ".programs")}
+    # Tables share their bases with other experiments: these are found from wherever the study is started.
+    paths = {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])}
     with open(said, "a") as file:
         process = subprocess.Popen(
             study.command(row, seed),
-            env={**cache, **os.environ},
+            env={**cache, **os.environ, **paths},
             stdout=file,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
