@@ -109,9 +109,9 @@ def test_a_table_has_means_spreads_and_both_differences(study):
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
-        ({"total": "9 steps"}, 'total is "1000 steps" there and "9 steps" here'),
-        ({"code": "b"}, "code is a there and b here"),
-        ({"data_fingerprint": "0f"}, 'data_fingerprint is None there and "0f" here'),
+        ({"total": "9 steps"}, 'total: "1000 steps" -> "9 steps"'),
+        ({"code": "b"}, "code: files a -> files b"),
+        ({"data_fingerprint": "0f"}, 'data_fingerprint: absent -> "0f"'),
     ],
 )
 def test_rows_that_are_not_comparable_are_refused(study, changes, name):

@@ -7,6 +7,7 @@ while training come from one collection, "dropout".
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -17,6 +18,22 @@ from swin_jax.models import checks
 from swin_jax.models.layers import Dense, PatchEmbed, TypedModule, drop_path_scales
 
 Tokens = Float[Array, "batch tokens channels"]
+
+
+class Parts(NamedTuple):
+    """Of an all-MLP model.
+
+    Attributes:
+      block: makes a block, `(tokens, train, scales of its two branches) -> tokens`.
+      norm: makes the last norm.
+      rates: of drop path, for each block.
+      head_init: of the head's kernel.
+    """
+
+    block: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+    rates: Sequence[float]
+    head_init: nn.initializers.Initializer
 
 
 class AllMlp(TypedModule):
@@ -76,26 +93,23 @@ class AllMlp(TypedModule):
         """Nothing is held."""
         return False
 
-    def _logits(
-        self,
-        images: Array | np.ndarray,
-        train: bool,
-        *,
-        block: Callable[..., nn.Module],
-        norm: Callable[..., nn.Module],
-        rates: Sequence[float],
-        head_init: nn.initializers.Initializer,
-    ) -> Float[Array, "batch outputs"]:
-        """From inside a compact method: pictures to logits, float32.
+    @nn.nowrap
+    def parts(self) -> Parts:
+        """What tells one such model from another."""
+        raise NotImplementedError(f"{type(self).__name__} has no parts of its own")
+
+    @nn.compact
+    def __call__(self, images: Array | np.ndarray, train: bool = False) -> Float[Array, "batch outputs"]:
+        """Logits `[B, num_classes]` float32.
 
         Args:
-          images: as `__call__` takes them.
-          train: switches drop path on.
-          block: makes a block, `(tokens, train, scales of its two branches) -> tokens`.
-          norm: makes the last norm.
-          rates: of drop path, for each block.
-          head_init: of the head's kernel.
+          images: normalised pictures `[B, H, W, 3]`, RGB, of any float type and of `image_size`.
+          train: switches drop path on; with a rate above 0 it draws from the rng "dropout".
+
+        Raises:
+          ValueError: if `images` are not float pictures with 3 channels, or of another size.
         """
+        block, norm, rates, head_init = self.parts()
         checks.check_images(images)
         checks.check_picture_size(type(self).__name__, images.shape[1:3], self.image_size)
         patches = PatchEmbed(self.embed_dim, self.patch_size, norm=False, name="patch_embed", **self.types)(

@@ -4,8 +4,8 @@ The formula (that of the official code, which calls them FLOPs) counts matrix pr
 out softmax, GELU, the position bias and the shift.
 """
 
-from swin_jax.models.mixers import window_and_shift
 from swin_jax.models.swin import SwinTransformer
+from swin_jax.models.token_mixing import window_and_shift
 from swin_jax.ops.performer import feature_count
 from swin_jax.ops.windows import padded_size
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from swin_jax.models import checks
-from swin_jax.models.all_mlp import AllMlp, Tokens
+from swin_jax.models.all_mlp import AllMlp, Parts, Tokens
 from swin_jax.models.layers import Dense, LayerNorm, Mlp, TypedModule, scale_examples
 
 # As in the code that the paper lists (appendix E): Flax's own epsilon and initialisation, a head of zeros.
@@ -61,20 +61,9 @@ class MlpMixer(AllMlp):
         """Hidden values of the MLP across tokens."""
         return int(self.embed_dim * self.token_mlp_ratio)
 
-    @nn.compact
-    def __call__(self, images: Array | np.ndarray, train: bool = False) -> Float[Array, "batch outputs"]:
-        """Logits `[B, num_classes]` float32.
-
-        Args:
-          images: normalised pictures `[B, H, W, 3]`, RGB, of any float type and of `image_size`.
-          train: switches drop path on; with a rate above 0 it draws from the rng "dropout".
-
-        Raises:
-          ValueError: if `images` are not float pictures with 3 channels, or of another size.
-        """
-        return self._logits(
-            images,
-            train,
+    @nn.nowrap
+    def parts(self) -> Parts:
+        return Parts(
             block=functools.partial(MixerBlock, self.token_hidden, self.hidden),
             norm=MixerNorm,
             rates=[float(rate) for rate in np.linspace(0.0, self.drop_path_rate, self.depth)],

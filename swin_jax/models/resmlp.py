@@ -11,11 +11,10 @@ import functools
 
 import flax.linen as nn
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from swin_jax.models import checks
-from swin_jax.models.all_mlp import AllMlp, Tokens
+from swin_jax.models.all_mlp import AllMlp, Parts, Tokens
 from swin_jax.models.layers import Dense, Mlp, TypedModule, scale_examples, small_normal
 
 
@@ -72,20 +71,9 @@ class ResMlp(AllMlp):
         checks.check_ratio("layer_scale", self.layer_scale)
         super().__post_init__()
 
-    @nn.compact
-    def __call__(self, images: Array | np.ndarray, train: bool = False) -> Float[Array, "batch outputs"]:
-        """Logits `[B, num_classes]` float32.
-
-        Args:
-          images: normalised pictures `[B, H, W, 3]`, RGB, of any float type and of `image_size`.
-          train: switches drop path on; with a rate above 0 it draws from the rng "dropout".
-
-        Raises:
-          ValueError: if `images` are not float pictures with 3 channels, or of another size.
-        """
-        return self._logits(
-            images,
-            train,
+    @nn.nowrap
+    def parts(self) -> Parts:
+        return Parts(
             block=functools.partial(ResMlpBlock, self.hidden, self.layer_scale),
             norm=Affine,
             rates=[float(self.drop_path_rate)] * self.depth,

@@ -7,7 +7,7 @@ Parameter paths, the public format whatever the execution:
     stage{i}/block{j}/norm1/{scale, bias}              stage{i}/block{j}/norm2/{scale, bias}
     stage{i}/block{j}/attn/qkv/{kernel [d,3d], bias}   stage{i}/block{j}/attn/proj/{kernel [d,d], bias}
     stage{i}/block{j}/attn/relative_position_bias_table [(2w-1)^2, heads], float32
-    (with another `mixer` than "window" what stands below attn/ is as `models/mixers.py` says)
+    (with another `mixer` than "window" what stands below attn/ is as `models/token_mixing.py` says)
     stage{i}/block{j}/mlp/fc1/{kernel [d,4d], bias}    stage{i}/block{j}/mlp/fc2/{kernel [4d,d], bias}
     stage{i}/downsample/norm/{scale, bias}             stage{i}/downsample/reduction/kernel [4d,2d]
     norm/{scale, bias}, head/{kernel, bias}            or, with features_only, norm{i}/{scale, bias}
@@ -38,7 +38,7 @@ from swin_jax.models.layers import (
     scale_examples,
     small_normal,
 )
-from swin_jax.models.mixers import make_mixer
+from swin_jax.models.token_mixing import make_mixer
 from swin_jax.ops.resize import resize_grid
 
 Map = Float[Array, "batch height width channels"]
@@ -163,9 +163,9 @@ class SwinTransformer(TypedModule):
       patch_norm: whether the patch embedding ends in a norm.
       absolute_position_embedding: adds a learnt vector per patch, interpolated for other picture sizes.
       absolute_position_size: (height, width) in pixels that the position embedding is made for.
-      window_policy: "classification" or "dense", see `mixers.window_and_shift`. Never changes the parameters.
+      window_policy: "classification" or "dense", see `token_mixing.window_and_shift`. Never changes the parameters.
       mixer: what tokens exchange information by: "window" (Swin); "sliding" or its unfolded form "sliding_naive";
-        "performer"; "global"; "mlp" (Swin-MLP). See `models/mixers.py`.
+        "performer"; "global"; "mlp" (Swin-MLP). See `models/token_mixing.py`.
       shift: of every other block's windows: "cyclic"; "padding", which costs more windows and gives the same numbers;
         or "none". Of mixers with windows; an "mlp" shifts by padding.
       relative_position: adds the learnt bias of relative position to attention's logits.

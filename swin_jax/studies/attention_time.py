@@ -15,8 +15,8 @@ import numpy as np
 
 from swin_jax.measure.timing import Spread, interleaved
 from swin_jax.models.checks import check_choice
-from swin_jax.models.mixers import make_mixer
 from swin_jax.models.registry import create_swin
+from swin_jax.models.token_mixing import make_mixer
 from swin_jax.training.run_directory import write_atomically
 
 

@@ -14,13 +14,21 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from swin_jax.config import FREE_FIELDS
 from swin_jax.studies.table import MEASURES, Table
-from swin_jax.training.run_directory import read_document, read_metrics, write_atomically
+from swin_jax.training import provenance
+from swin_jax.training.run_directory import (
+    differences,
+    is_free,
+    read_document,
+    read_metrics,
+    write_atomically,
+)
 
 log = logging.getLogger(__name__)
 
@@ -194,51 +202,19 @@ def check_alike(study: Study, rows: Sequence[str]) -> None:
     Raises:
       ValueError: two runs have different data, lengths, other settings, code or libraries.
     """
-    found = [(row, seed) for row in rows for seed in study.seeds(row)]
-    first = None
-    for row, seed in found:
-        facts = _facts(study, row, seed)
-        if first is None:
-            first = (row, seed, facts)
-            continue
-        for name in sorted(facts.keys() | first[2].keys()):
-            if facts.get(name) != first[2].get(name):
-                raise ValueError(
-                    f"rows {first[0]!r} (seed {first[1]}) and {row!r} (seed {seed}) of {study.directory} are not "
-                    f"comparable: {name} is {first[2].get(name)} there and {facts.get(name)} here; train one of them "
-                    "again (remove its directory), or begin a new study"
-                )
-
-
-def _facts(study: Study, row: str, seed: int) -> Mapping[str, str]:
-    """What has to be the same in all runs of a study."""
-    document = read_document(study.run_directory(row, seed)) or {}
-    free = (*study.table.varying(), *FREE)
-    flat = _flat(document["config"], "")
-    same = {
-        name: value
-        for name, value in flat.items()
-        if not any(name == field or name.startswith(f"{field}.") for field in free)
+    free = (*study.table.varying(), *FREE_FIELDS)
+    documents = {
+        (row, seed): read_document(study.run_directory(row, seed)) or {}
+        for row in rows
+        for seed in study.seeds(row)
     }
-    return same | {"code": document["code"]["digest"]} | _flat(document["versions"], "version of ")
-
-
-FREE = (
-    "mesh",
-    "data.root",
-    "data.workers",
-    "data.threads",
-    "evaluate_batch_size",
-    "keep_checkpoints",
-    "log_every",
-)
-
-
-def _flat(values: Mapping[str, Any], prefix: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{name}.")
-        else:
-            found[f"{prefix}{name}"] = json.dumps(value)
-    return found
+    (first, base), *others = documents.items() or [(("", 0), {})]
+    for (row, seed), document in others:
+        settings = differences(base["config"], document["config"])
+        found = [name for name in settings if not is_free(name, free)] + provenance.changes(base, document)
+        if found:
+            raise ValueError(
+                f"rows {first[0]!r} (seed {first[1]}) and {row!r} (seed {seed}) of {study.directory} are not "
+                f"comparable: {'; '.join(found)} (there -> here); train one of them again (remove its directory), or "
+                "begin a new study"
+            )

@@ -70,8 +70,12 @@ class Table:
         self.check(scale, task, name)
         config = self.bases[scale, task]()
         row = self.rows[name]
-        for field, value in {**(row.changes or {}), **row.at.get(scale, {})}.items():
-            _set(config, field, value)
+        changes = {**(row.changes or {}), **row.at.get(scale, {})}
+        if unknown := [field for field in changes if field not in (known := config_fields())]:
+            raise ValueError(
+                f"row {name!r} changes {unknown[0]!r}, which no config has; {nearest(unknown[0], known)}"
+            )
+        config.update_from_flattened_dict(changes)
         return config
 
     def check(self, scale: str, task: str, *names: str) -> None:
@@ -124,13 +128,3 @@ def load_module(path: Path) -> ModuleType:
     except Exception as error:
         raise ValueError(f"{path} does not run: {type(error).__name__}: {error}") from error
     return module
-
-
-def _set(config: Config, name: str, value: Any) -> None:
-    *sections, field = name.split(".")
-    node = config
-    for section in sections:
-        node = node.get(section, {})
-    if field not in node:
-        raise ValueError(f"the config has no field {name!r}; {nearest(name, tuple(config_fields()))}")
-    node[field] = value

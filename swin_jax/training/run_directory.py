@@ -266,7 +266,7 @@ def claim(
         write_config(workdir, resolved, made_by)
         return False
     found = differences(before["config"], resolved)
-    bound = [difference for difference in found if not _is_free(difference, free)]
+    bound = [difference for difference in found if not is_free(difference, free)]
     unknown = [
         difference
         for difference in bound
@@ -293,7 +293,8 @@ def claim(
     return True
 
 
-def _is_free(difference: str, free: Sequence[str]) -> bool:
+def is_free(difference: str, free: Sequence[str]) -> bool:
+    """Whether one of `differences` is of a field, or below a section, named in `free`."""
     name = difference.split(":", 1)[0]
     return any(name == allowed or name.startswith(f"{allowed}.") for allowed in free)
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from swin_jax.models import checks
-from swin_jax.models.mixers import window_and_shift
 from swin_jax.models.registry import create_model
 from swin_jax.models.swin import REMAT_POLICIES, SwinTransformer
+from swin_jax.models.token_mixing import window_and_shift
 
 MICRO = {"embed_dim": 8, "depths": (2, 2), "num_heads": (2, 4), "window_size": 4, "num_classes": 5}
 
