@@ -15,9 +15,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from swin_jax.models import checks
-from swin_jax.models.layers import Dense, PatchEmbed, TypedModule, drop_path_scales
-
-Tokens = Float[Array, "batch tokens channels"]
+from swin_jax.models.isotropic import Isotropic
+from swin_jax.models.layers import Dense, PatchEmbed
 
 
 class Parts(NamedTuple):
@@ -36,7 +35,7 @@ class Parts(NamedTuple):
     head_init: nn.initializers.Initializer
 
 
-class AllMlp(TypedModule):
+class AllMlp(Isotropic):
     """The fields of such a classifier, and its way from pictures to logits around the blocks.
 
     Attributes:
@@ -56,13 +55,11 @@ class AllMlp(TypedModule):
     """
 
     embed_dim: int = 384
-    depth: int = 12
     patch_size: int = 16
     mlp_ratio: float | int = 4.0
     num_classes: int = 1000
     drop_path_rate: float | int = 0.0
     image_size: Sequence[int] = (224, 224)
-    constrain: Callable[[Array], Array] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.image_size, list):
@@ -74,24 +71,6 @@ class AllMlp(TypedModule):
     def hidden(self) -> int:
         """Hidden channels of the MLP of each token."""
         return int(self.embed_dim * self.mlp_ratio)
-
-    @property
-    def num_layers(self) -> int:
-        """Number of values of `layer_of`: the embedding, every block, the head."""
-        return self.depth + 2
-
-    @nn.nowrap
-    def layer_of(self, path: str) -> int:
-        """The depth of a parameter, for layer-wise learning rates: the embedding is 0, then every block is one."""
-        first = path.split("/")[0]
-        if first.startswith("block"):
-            return int(first.removeprefix("block")) + 1
-        return 0 if first == "patch_embed" else self.num_layers - 1
-
-    @nn.nowrap
-    def frozen(self, path: str) -> bool:
-        """Nothing is held."""
-        return False
 
     @nn.nowrap
     def parts(self) -> Parts:
@@ -116,20 +95,11 @@ class AllMlp(TypedModule):
             jnp.asarray(images)
         )
         batch, rows, columns, channels = patches.shape
-        x = self._constrained(patches.reshape(batch, rows * columns, channels))
-        drops = train and max(rates) > 0.0
-        scales = drop_path_scales(self.make_rng("dropout"), rates, batch) if drops else None
-        for index in range(self.depth):
-            mixed = block(name=f"block{index}", **self.types)(
-                x, train, None if scales is None else scales[index]
-            )
-            x = self._constrained(mixed)
+        tokens = patches.reshape(batch, rows * columns, channels)
+        x = self._through_blocks(tokens, train, block, rates)
         # Few numbers from here on: float32 costs nothing.
         in_float32 = {**self.types, "dtype": jnp.float32}
         pooled = norm(name="norm", **in_float32)(x).mean(axis=1)
         if not self.num_classes:
             return pooled
         return Dense(self.num_classes, kernel_init=head_init, name="head", **in_float32)(pooled)
-
-    def _constrained(self, x: Tokens) -> Tokens:
-        return x if self.constrain is None else self.constrain(x)

@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from swin_jax.models import checks
-from swin_jax.models.all_mlp import AllMlp, Parts, Tokens
+from swin_jax.models.all_mlp import AllMlp, Parts
+from swin_jax.models.isotropic import Tokens
 from swin_jax.models.layers import Dense, LayerNorm, Mlp, TypedModule, scale_examples
 
 # As in the code that the paper lists (appendix E): Flax's own epsilon and initialisation, a head of zeros.

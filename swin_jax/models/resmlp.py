@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from swin_jax.models import checks
-from swin_jax.models.all_mlp import AllMlp, Parts, Tokens
+from swin_jax.models.all_mlp import AllMlp, Parts
+from swin_jax.models.isotropic import Tokens
 from swin_jax.models.layers import Dense, Mlp, TypedModule, scale_examples, small_normal
 
 

@@ -13,7 +13,8 @@ Random numbers while training come from one collection, "dropout".
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -22,20 +23,19 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from swin_jax.models import checks
+from swin_jax.models.isotropic import Isotropic, Tokens
 from swin_jax.models.layers import (
     Dense,
     LayerNorm,
     Mlp,
     PatchEmbed,
     TypedModule,
-    drop_path_scales,
     scale_examples,
     small_normal,
 )
 from swin_jax.models.necks import DeconvPyramid
 from swin_jax.ops.resize import resize_grid
 
-Tokens = Float[Array, "batch tokens channels"]
 Pyramid = tuple[Float[Array, "batch _ _ _"], ...]
 
 # ViTs are published with another epsilon than Swin.
@@ -75,7 +75,7 @@ class VitBlock(TypedModule):
         return x + scale_examples(branch, of_mlp)
 
 
-class VisionTransformer(TypedModule):
+class VisionTransformer(Isotropic):
     """ViT with a class token: normalised pictures `[B, H, W, 3]` to logits, or to maps at strides 4 to 32.
 
     Attributes:
@@ -96,8 +96,14 @@ class VisionTransformer(TypedModule):
       ValueError: when it is made, if a field makes no sense or fields do not fit together.
     """
 
+    EMBEDDINGS: ClassVar[tuple[str, ...]] = (
+        "patch_embed",
+        "class_token",
+        "class_pos_embed",
+        "absolute_pos_embed",
+    )
+
     embed_dim: int = 384
-    depth: int = 12
     num_heads: int = 6
     patch_size: int = 16
     mlp_ratio: float | int = 4.0
@@ -105,7 +111,6 @@ class VisionTransformer(TypedModule):
     drop_path_rate: float | int = 0.0
     absolute_position_size: Sequence[int] = (224, 224)
     features_only: bool = False
-    constrain: Callable[[Array], Array] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.absolute_position_size, list):
@@ -131,13 +136,9 @@ class VisionTransformer(TypedModule):
             jnp.asarray(images)
         )
         batch, rows, columns, channels = patches.shape
-        x = self._constrained(self._with_class_token(patches))
         rates = tuple(float(rate) for rate in np.linspace(0.0, self.drop_path_rate, self.depth))
-        drops = train and self.drop_path_rate > 0.0
-        scales = drop_path_scales(self.make_rng("dropout"), rates, batch) if drops else None
-        for index in range(self.depth):
-            block = VitBlock(self.num_heads, float(self.mlp_ratio), name=f"block{index}", **self.types)
-            x = self._constrained(block(x, train, None if scales is None else scales[index]))
+        block = functools.partial(VitBlock, self.num_heads, float(self.mlp_ratio))
+        x = self._through_blocks(self._with_class_token(patches), train, block, rates)
         if not self.features_only:
             return self._head(x[:, 0])
         x = VitNorm(name="norm", **self.types)(x[:, 1:]).reshape(batch, rows, columns, channels)
@@ -147,25 +148,6 @@ class VisionTransformer(TypedModule):
             value[:, : -(-height // stride), : -(-width // stride)]
             for value, stride in zip(maps, (4, 8, 16, 32), strict=True)
         )
-
-    @property
-    def num_layers(self) -> int:
-        """Number of values of `layer_of`: the embedding, every block, the head."""
-        return self.depth + 2
-
-    @nn.nowrap
-    def layer_of(self, path: str) -> int:
-        """The depth of a parameter, for layer-wise learning rates: the embeddings are 0, then every block is one."""
-        first = path.split("/")[0]
-        if first.startswith("block"):
-            return int(first.removeprefix("block")) + 1
-        embeds = ("patch_embed", "class_token", "class_pos_embed", "absolute_pos_embed")
-        return 0 if first in embeds else self.num_layers - 1
-
-    @nn.nowrap
-    def frozen(self, path: str) -> bool:
-        """Nothing is held."""
-        return False
 
     def _with_class_token(self, patches: Float[Array, "batch rows columns channels"]) -> Tokens:
         """The class token, then the patches row by row, each with its position."""
@@ -177,9 +159,6 @@ class VisionTransformer(TypedModule):
         patches = patches + resize_grid(position, rows, columns).astype(patches.dtype)[None]
         first = jnp.broadcast_to(token.astype(patches.dtype)[None, None], (batch, 1, channels))
         return jnp.concatenate([first, patches.reshape(batch, rows * columns, channels)], axis=1)
-
-    def _constrained(self, x: Tokens) -> Tokens:
-        return x if self.constrain is None else self.constrain(x)
 
     def _head(self, token: Float[Array, "batch channels"]) -> Float[Array, "batch outputs"]:
         in_float32 = {**self.types, "dtype": jnp.float32}
