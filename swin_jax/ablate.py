@@ -6,9 +6,10 @@
     python -m swin_jax.ablate --table=4 --scale=paper --collect --workdir=/shared/table4
     python -m swin_jax.ablate --table=5 --workdir=runs/table5
 
-Tables are the files of experiments/ablations/, or one of your own (`--table=my_table.py`). Scale "paper" is the
-published recipe on ImageNet, "small" a CPU's or one GPU's evening on CIFAR-10 as an image folder, "micro" minutes on
-data that are drawn here. `--task` is "classification", "segmentation" or "detection", where the table has it.
+Tables are those of experiments/ablations/ by number or name, or a file of your own (`--table=my_table.py`). Scale
+"paper" is the published recipe on ImageNet, "small" a CPU's or one GPU's evening on CIFAR-10 as an image folder,
+"micro" minutes on data that are drawn here. `--task` is "classification", "segmentation" or "detection", where the
+table has it.
 
 Rows are trained one after the other, each seed in a process of its own; the same command goes on where it stopped and
 leaves finished runs alone. A row that fails is named, and the others go on; the exit status is then 1. With `--row` a
@@ -34,7 +35,7 @@ from swin_jax.studies import attention_time, report
 from swin_jax.studies.runs import Study, check_alike, train
 from swin_jax.studies.table import SCALES, Table, load_module
 
-TABLE = flags.DEFINE_string("table", "", "Number of a table, or a file.")
+TABLE = flags.DEFINE_string("table", "", "Number or name of a table, or a file.")
 SCALE = flags.DEFINE_string("scale", "small", f"One of {', '.join(SCALES)}.")
 TASK = flags.DEFINE_string(
     "task", "classification", "Which columns: classification, segmentation or detection."
@@ -75,7 +76,9 @@ def table_file(name: str) -> Path:
     """The file of a table by its number or path. Raises ValueError where there is none."""
     if not name:
         raise ValueError("--table is missing: name a table, such as --table=4")
-    return TABLES / f"table{name}.py" if name.isdigit() else Path(name).resolve()
+    if name.endswith(".py"):
+        return Path(name).resolve()
+    return TABLES / f"{'table' * name.isdigit()}{name}.py"
 
 
 def prepare(file: Path, table: Table) -> tuple[Study, tuple[str, ...], tuple[int, ...]]:

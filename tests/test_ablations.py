@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from swin_jax import experiment
+from swin_jax.ablate import table_file
 from swin_jax.config import to_dict
 from swin_jax.studies import report
 from swin_jax.studies.runs import Study, check_alike, train
@@ -18,7 +19,7 @@ from swin_jax.training.run_directory import metrics_line, write_config
 
 ROOT = Path(__file__).resolve().parents[1]
 ABLATIONS = ROOT / "experiments" / "ablations"
-TABLES = {name: load_module(ABLATIONS / f"table{name}.py") for name in ("1", "4", "6", "8", "10")}
+TABLES = {name: load_module(table_file(name)) for name in ("1", "4", "6", "8", "10", "augmentation")}
 ROWS = [
     pytest.param(module.TABLE, row, scale, task, id=f"table {name}, {row}, {scale} {task}")
     for name, module in TABLES.items()
@@ -145,7 +146,7 @@ def ablate(*arguments: str) -> subprocess.CompletedProcess:
     ("arguments", "sentence"),
     [
         (["--workdir=x"], "--table is missing"),
-        (["--table=7", "--workdir=x"], "--table is one of 1, 10, 4, 5, 6, 8, or a file"),
+        (["--table=7", "--workdir=x"], "--table is one of 1, 10, 4, 5, 6, 8, augmentation, or a file"),
         (["--table=4"], "--workdir is missing"),
         (["--table=4", "--scale=tiny", "--workdir=x"], "there is no scale 'tiny'"),
         (["--table=4", "--row=shifty", "--workdir=x"], "did you mean 'shifted'"),

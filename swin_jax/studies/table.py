@@ -117,7 +117,9 @@ def load_module(path: Path) -> ModuleType:
       ValueError: there is no such file, or it does not run.
     """
     if not path.is_file():
-        tables = sorted(file.stem.removeprefix("table") for file in path.parent.glob("table*.py"))
+        tables = sorted(
+            file.stem.removeprefix("table") for file in path.parent.glob("*.py") if file.stem != "bases"
+        )
         raise ValueError(f"there is no {path}; --table is one of {', '.join(tables)}, or a file of your own")
     found = importlib.util.spec_from_file_location(path.stem, path)
     if found is None or found.loader is None:
