@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "setups": ("config", "data", "tasks", "models", "training"),
     "exports": ("training", "tasks", "models", "ops", "weights"),
     "measure": ("training", "tasks", "models", "ops", "weights"),
-    "studies": ("config", "training", "measure", "tasks", "models"),
+    "studies": ("config", "training", "measure", "exports", "tasks", "models"),
 }
 # Libraries that one place alone knows.
 ONLY_IN = {

@@ -17,6 +17,7 @@ from swin_jax.measure.timing import Spread, interleaved
 from swin_jax.models.checks import check_choice
 from swin_jax.models.registry import create_swin
 from swin_jax.models.token_mixing import make_mixer
+from swin_jax.training.preflight import check_workdir
 from swin_jax.training.run_directory import write_atomically
 
 
@@ -51,10 +52,7 @@ def study(module: ModuleType, scale: str, directory: Path) -> None:
       ValueError: the scale is unknown, or the directory cannot be written.
     """
     check_choice("scale", scale, tuple(module.SIZES))
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"{directory} cannot be made ({error.strerror}); name another --workdir") from error
+    check_workdir(str(directory))
     size: Size = module.SIZES[scale]
     found = measure(module.METHODS, size)
     text = markdown(module.METHODS, module.BASE, size, found)

@@ -9,7 +9,6 @@ import ctypes
 import dataclasses
 import fcntl
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -20,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from swin_jax.config import FREE_FIELDS
+from swin_jax.exports.card import CARD
 from swin_jax.studies.table import MEASURES, Table
 from swin_jax.training import provenance
+from swin_jax.training.preflight import check_workdir
 from swin_jax.training.run_directory import (
     differences,
     is_free,
@@ -30,10 +31,7 @@ from swin_jax.training.run_directory import (
     write_atomically,
 )
 
-log = logging.getLogger(__name__)
-
 STUDY = "study.json"
-CARD = "card.json"  # a run leaves its card when it has taken its last step
 ROOT = Path(__file__).resolve().parents[2]
 DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 
@@ -70,14 +68,9 @@ class Study:
                     "name another --workdir"
                 )
             return
-        if self.directory.exists() and any(self.directory.iterdir()):
+        check_workdir(str(self.directory))
+        if any(self.directory.iterdir()):
             raise ValueError(f"{self.directory} is not empty and holds no study; name another --workdir")
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(
-                f"{self.directory} cannot be made ({error.strerror}); name another --workdir"
-            ) from error
         write_atomically(path, json.dumps(mine, indent=1).encode() + b"\n")
 
     def run_directory(self, row: str, seed: int) -> Path:
@@ -103,6 +96,7 @@ class Study:
         )
 
     def finished(self, row: str, seed: int) -> bool:
+        # A run leaves its card when it has taken its last step.
         return (self.run_directory(row, seed) / CARD).exists()
 
     def curve(self, row: str, seed: int) -> list[dict[str, Any]]:
