@@ -2,6 +2,9 @@
 
     python -m swin_jax.ablate --table=5 --scale=small --workdir=runs/table5
 
+Scale "paper" times Swin-T, S and B and compiles for a quarter of an hour, "gpu" times Swin-T at the same batch in
+minutes, "small" at a CPU's batch.
+
 Trains nothing: times the attention layer of each stage and the whole model on the device at hand. The paper's sliding
 window is once written in plain PyTorch ("naive") and once a CUDA kernel; ours is once unfolded and once by tiles.
 """
@@ -25,6 +28,7 @@ ALL = ("swin_tiny_patch4_window7_224", "swin_small_patch4_window7_224", "swin_ba
 MICRO = {"embed_dim": 8, "depths": (2, 2), "num_heads": (2, 2), "window_size": 3, "num_classes": 3}
 SIZES = {
     "paper": Size(ALL, {}, side=224, batch=64, repeats=10, seconds=1.0),
+    "gpu": Size(ALL[:1], {}, side=224, batch=64, repeats=7, seconds=0.2),
     "small": Size(ALL[:1], {}, side=224, batch=4, repeats=7, seconds=0.5),
     "micro": Size(("swin",), MICRO, side=48, batch=2, repeats=2, seconds=0.01),
 }
