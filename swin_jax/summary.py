@@ -35,7 +35,7 @@ from swin_jax import cli, experiment
 from swin_jax.config import Config
 from swin_jax.models import detectors, registry, segmenters
 from swin_jax.models.classifier_complexity import classifier_macs
-from swin_jax.models.detector_complexity import mask_rcnn_macs
+from swin_jax.models.detector_complexity import detector_macs
 from swin_jax.models.segmenter_complexity import upernet_macs
 from swin_jax.tasks.classification import Classification
 from swin_jax.training.optimizer import groups_table, parameter_groups, parameter_rules
@@ -74,7 +74,7 @@ def summarize(name: str) -> Row:
     if name in detectors.detector_names():
         detector = detectors.create_detector(name)
         size = detectors.PUBLISHED_SIZE
-        return Row(name, size, detector.num_classes, _parameters(detector), mask_rcnn_macs(detector, *size))
+        return Row(name, size, detector.num_classes, _parameters(detector), detector_macs(detector, *size))
     model = registry.create_model(name)
     height, width = registry.preprocessing(name).size
     macs = classifier_macs(model, height, width)

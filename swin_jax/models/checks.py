@@ -12,6 +12,7 @@ from swin_jax.ops.window_attention import implementation_names
 
 if TYPE_CHECKING:
     from swin_jax.models.all_mlp import AllMlp
+    from swin_jax.models.cascade import HybridTaskCascade
     from swin_jax.models.mask_rcnn import MaskRCNN
     from swin_jax.models.resnet import ResNet
     from swin_jax.models.swin import SwinTransformer
@@ -173,7 +174,20 @@ def check_mask_rcnn(model: "MaskRCNN") -> None:
     """Raises ValueError if a field of a `MaskRCNN` makes no sense."""
     for field in ("num_classes", "channels", "fc_channels", "mask_channels", "anchors_per_cell"):
         _check_integer(field, getattr(model, field), 1)
-    _check_integer("mask_convs", model.mask_convs, 0)
+    for field in ("mask_convs", "box_convs"):
+        _check_integer(field, getattr(model, field), 0)
+
+
+def check_htc(model: "HybridTaskCascade") -> None:
+    """Raises ValueError if a field of a `HybridTaskCascade` that other cascades do not have makes no sense."""
+    _check_integer("semantic_classes", model.semantic_classes, 1)
+    if model.semantic_classes > 255:
+        raise ValueError(f"semantic_classes must be at most 255, got {model.semantic_classes}")
+    if model.with_masks and model.mask_channels != model.channels:
+        raise ValueError(
+            f"mask_channels must be the pyramid's {model.channels} channels, to which a mask head adds what the one "
+            f"before it knows, got {model.mask_channels}"
+        )
 
 
 def _check_integer(field: str, value: object, least: int) -> None:

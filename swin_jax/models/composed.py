@@ -36,26 +36,28 @@ class Composed(TypedModule):
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One registered model: its backbone, that backbone's fields, and the figures of the published table."""
+    """One registered model.
 
+    Attributes:
+      model: its class.
+      backbone: its backbone's.
+      fields: of the backbone.
+      published: the figures of the published table.
+      own: fields of the model beside the backbone.
+    """
+
+    model: Callable[..., Composed]
     backbone: Callable[..., nn.Module]
-    fields: dict[str, Any]
+    fields: Mapping[str, Any]
     published: Published
+    own: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def compose(
-    kind: str,
-    model: Callable[..., Any],
-    entries: Mapping[str, Entry],
-    name: str,
-    num_classes: int,
-    overrides: Any,
-) -> Any:
+def compose(kind: str, entries: Mapping[str, Entry], name: str, num_classes: int, overrides: Any) -> Any:
     """A registered model with other fields of itself or of its backbone; `dtype` and `param_dtype` hold for both.
 
     Args:
       kind: what such a model is called in messages.
-      model: its class.
       entries: the registered ones.
       name: of the wanted one.
       num_classes: of the wanted one.
@@ -70,13 +72,14 @@ def compose(
             "(swin_jax.summary lists all)"
         )
     entry = entries[name]
-    of_head, of_backbone = fields_of(model) - {"backbone", "num_classes"}, fields_of(entry.backbone)
+    of_head, of_backbone = fields_of(entry.model) - {"backbone", "num_classes"}, fields_of(entry.backbone)
     for field in overrides:
         if field not in of_head | of_backbone:
             meant = nearest(field, sorted(of_head | of_backbone))
             raise ValueError(f"{kind} {name!r} has no field {field!r}; did you mean {meant!r}?")
-    backbone = entry.backbone(**entry.fields | {k: v for k, v in overrides.items() if k in of_backbone})
-    return model(backbone, num_classes, **{k: v for k, v in overrides.items() if k in of_head})
+    backbone = entry.backbone(**{**entry.fields, **{k: v for k, v in overrides.items() if k in of_backbone}})
+    own = {**entry.own, **{k: v for k, v in overrides.items() if k in of_head}}
+    return entry.model(backbone, num_classes, **own)
 
 
 def fields_of(module: Any) -> set[str]:

@@ -10,7 +10,7 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from swin_jax.models.layers import EPSILON, TypedModule, matmul
 
@@ -40,8 +40,13 @@ class BatchNorm(TypedModule):
     zero_scale: bool = False
 
     @nn.compact
-    def __call__(self, x: Map, train: bool) -> Map:
+    def __call__(self, x: Map, train: bool, valid: Bool[Array, " batch"] | None = None) -> Map:
         """Normalises over all axes but the last; `train` takes the batch's statistics and moves the running ones.
+
+        Args:
+          x: to be normalised.
+          train: whose statistics.
+          valid: rows that count in the batch's statistics; all by default. Without any the running ones stay.
 
         Raises:
           ValueError: in training, if the batch holds a single value per channel.
@@ -54,11 +59,10 @@ class BatchNorm(TypedModule):
         bias = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)
         wide = x.astype(jnp.float32)
         if train:
-            centre, spread = _statistics(wide)
+            centre, spread, values = _statistics(wide, valid)
             if not self.is_initializing():
-                values = wide.size // wide.shape[-1]
-                mean.value = MOMENTUM * mean.value + (1.0 - MOMENTUM) * centre
-                var.value = MOMENTUM * var.value + (1.0 - MOMENTUM) * spread * (values / (values - 1))
+                self._move(mean, centre, values)
+                self._move(var, spread * (values / jnp.maximum(values - 1, 1)), values)
         else:
             centre, spread = jnp.asarray(mean.value), jnp.asarray(var.value)
         factor = jax.lax.rsqrt(spread + EPSILON) * jnp.asarray(scale, jnp.float32)
@@ -66,21 +70,36 @@ class BatchNorm(TypedModule):
         out += _per_channel(jnp.asarray(bias, jnp.float32))
         return out.astype(self.dtype)
 
+    @staticmethod
+    def _move(running: nn.Variable, of_batch: Float[Array, " channels"], values: Array | int) -> None:
+        moved = MOMENTUM * running.value + (1.0 - MOMENTUM) * of_batch
+        running.value = jnp.where(values > 0, moved, running.value)
+
 
 def _per_channel(values: Float[Array, " channels"]) -> Float[Array, "1 1 1 channels"]:
     return values[None, None, None]
 
 
-def _statistics(x: Map) -> tuple[Float[Array, " channels"], Float[Array, " channels"]]:
-    """Mean and biased variance per channel, the variance around the mean: E[x^2] - E[x]^2 loses digits."""
+def _statistics(
+    x: Map, valid: Bool[Array, " batch"] | None
+) -> tuple[Float[Array, " channels"], Float[Array, " channels"], Array | int]:
+    """Mean and biased variance per channel, the variance around the mean: E[x^2] - E[x]^2 loses digits; and of how many
+    values."""
     if x.size == x.shape[-1]:
         raise ValueError(
             f"batch norm needs more than one value per channel in training, got a map {x.shape}: "
             "train with a larger batch (or picture)"
         )
     axes = tuple(range(x.ndim - 1))
-    centre = jnp.mean(x, axis=axes)
-    return centre, jnp.mean(jnp.square(x - _per_channel(centre)), axis=axes)
+    if valid is None:
+        centre = jnp.mean(x, axis=axes)
+        return centre, jnp.mean(jnp.square(x - _per_channel(centre)), axis=axes), x.size // x.shape[-1]
+    counts = valid[:, None, None, None]
+    values = jnp.sum(valid) * (x.shape[1] * x.shape[2])
+    share = 1.0 / jnp.maximum(values, 1)
+    centre = jnp.sum(jnp.where(counts, x, 0.0), axis=axes) * share
+    apart = jnp.where(counts, x - _per_channel(centre), 0.0)
+    return centre, jnp.sum(jnp.square(apart), axis=axes) * share, values
 
 
 class ConvBatchNorm(TypedModule):
@@ -95,7 +114,8 @@ class ConvBatchNorm(TypedModule):
     zero_scale: bool = False
 
     @nn.compact
-    def __call__(self, x: Map, train: bool) -> AnyMap:
+    def __call__(self, x: Map, train: bool, valid: Bool[Array, " batch"] | None = None) -> AnyMap:
+        """`train` and `valid` as of `BatchNorm`."""
         x = Conv(
             self.features,
             (self.kernel_size, self.kernel_size),
@@ -106,7 +126,7 @@ class ConvBatchNorm(TypedModule):
             name="conv",
             **self.types,
         )(x)
-        x = BatchNorm(self.zero_scale, name="bn", **self.types)(x, train)
+        x = BatchNorm(self.zero_scale, name="bn", **self.types)(x, train, valid)
         return nn.relu(x) if self.relu else x
 
 

@@ -15,11 +15,11 @@ PUBLISHED_SIZE = (512, 2048)
 
 def _swin(shape: dict[str, Any], window: int, *published: float) -> Entry:
     fields = {**shape, "window_size": window, "window_policy": "dense", "features_only": True}
-    return Entry(SwinTransformer, fields, Published(*published))
+    return Entry(UperNet, SwinTransformer, fields, Published(*published))
 
 
 def _resnet(depths: tuple[int, ...], *published: float) -> Entry:
-    return Entry(ResNet, {"depths": depths, "features_only": True}, Published(*published))
+    return Entry(UperNet, ResNet, {"depths": depths, "features_only": True}, Published(*published))
 
 
 # Parameters and MACs at 512 x 2048 as printed: Liu et al. (2021), table 3, and the released models.
@@ -32,7 +32,7 @@ SEGMENTERS: dict[str, Entry] = {
     "upernet_swin_large_window12": _swin(LARGE, 12),
     "upernet_resnet50": _resnet((3, 4, 6, 3)),
     "upernet_resnet101": _resnet((3, 4, 23, 3), 86e6, 1029e9),
-    "upernet_deit_small": Entry(VisionTransformer, {"features_only": True}, Published(52e6, 1099e9)),
+    "upernet_deit_small": Entry(UperNet, VisionTransformer, {"features_only": True}, Published(52e6, 1099e9)),
 }
 
 
@@ -53,7 +53,7 @@ def create_segmenter(name: str, num_classes: int = 150, **overrides: Any) -> Upe
     Raises:
       ValueError: if there is no such name or field (both naming the nearest), or if a value makes no sense.
     """
-    return compose("segmenter", UperNet, SEGMENTERS, name, num_classes, overrides)
+    return compose("segmenter", SEGMENTERS, name, num_classes, overrides)
 
 
 def published(name: str) -> Published:

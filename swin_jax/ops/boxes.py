@@ -14,6 +14,9 @@ EPSILON = 1e-6
 MOST_LOG_RATIO = abs(math.log(16 / 1000))
 """Predicted log size ratios are clipped to this, 4.135, on both sides; the published constant."""
 
+LARGEST = 3e38
+"""No area is larger."""
+
 Boxes = Float[Array, "*#batch 4"]
 Four = tuple[float, float, float, float]
 
@@ -106,8 +109,18 @@ def flip(boxes: Float[Array, "*batch 4"], width: float | int | Num[Array, ""]) -
 def _intersection_and_union(a: Boxes, b: Boxes) -> tuple[Array, Array]:
     corner = jnp.maximum(a[..., :2], b[..., :2])
     sides = _at_least(jnp.minimum(a[..., 2:], b[..., 2:]) - corner, 0.0)
-    intersection = sides[..., 0] * sides[..., 1]
-    return intersection, area(a) + area(b) - intersection
+    intersection = _rounded(sides[..., 0] * sides[..., 1])
+    return intersection, _rounded(area(a)) + _rounded(area(b)) - intersection
+
+
+def _rounded(product: Array) -> Array:
+    """The product itself, a float32 number.
+
+    Compilers fuse a product with the sum it enters and leave its rounding out. Anchors that contain a box, or lie in
+    it, would then tie for the best IoU or not by how a program is fused, and not as in the published code
+    (`assign.max_iou` asks for equality). A minimum between the two keeps them apart; a barrier does not.
+    """
+    return jnp.minimum(product, LARGEST)
 
 
 def _centre_and_size(boxes: Boxes) -> tuple[Array, Array]:

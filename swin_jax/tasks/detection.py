@@ -15,8 +15,8 @@ from swin_jax.ops.pasting import paste
 from swin_jax.tasks import pictures
 from swin_jax.tasks.detection_scores import DetectionScorer, Truth
 from swin_jax.tasks.task import Aux, Batch, Predictions, Terms
-from swin_jax.tasks.two_stage import TwoStage
 from swin_jax.tasks.two_stage_inference import View, find
+from swin_jax.tasks.two_stage_settings import TwoStage, published_settings
 from swin_jax.tasks.two_stage_training import training_terms
 
 SHEET_SCORE = 0.3  # what is less certain is not drawn
@@ -78,7 +78,7 @@ class Detection:
         self.palette = np.asarray(palette, np.uint8)
         self.mean = mean
         self.std = std
-        self.settings = TwoStage() if settings is None else settings
+        self.settings = published_settings(model) if settings is None else settings
         self.seen = Seen() if seen is None else seen
         if self.settings.anchors_per_cell != model.anchors_per_cell:
             raise ValueError(

@@ -2,10 +2,11 @@
 
 A batch's pictures lie in the upper left corner of one canvas. What lies beyond a picture padded to a multiple of 32
 takes no part in anything, and neither do rows of padding: the numbers of a picture do not depend on its canvas, on the
-batch around it or on the devices. Boxes, overlaps, losses and scores are f32 throughout.
+batch around it or on the devices (but for a semantic branch, which aligns the corners of its maps, and so of the
+canvas). Boxes, overlaps, losses and scores are f32 throughout. A cascade's stages go through the same functions as the
+one of Mask R-CNN.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -14,102 +15,24 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
+from swin_jax.models.cascade import HybridTaskCascade
+from swin_jax.models.detection_heads import SEMANTIC_LEVEL
 from swin_jax.models.mask_rcnn import BOX_SIZE, MASK_SIZE, STRIDES, MaskRCNN
 from swin_jax.ops import anchors as anchor_ops
 from swin_jax.ops import boxes as box_ops
-from swin_jax.ops.roi_align import ADAPTIVE, FINEST, level_of, roi_align
+from swin_jax.ops.roi_align import level_of, roi_align
 from swin_jax.ops.selection import Proposals, propose
+from swin_jax.tasks.two_stage_settings import AUTO, METHODS, Proposing, Stage, TwoStage
 
-METHODS, AUTO = ("gather", "separable"), "auto"
 Pyramid = tuple[Float[Array, "batch _ _ _"], ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class Matching:
-    """From which IoU a candidate is positive, below which negative, and the least of the low-quality rule."""
+class Maps(NamedTuple):
+    """What a detector sees of pictures; the semantic branch's logits and features are None without one."""
 
-    positive_iou: float
-    negative_iou: float
-    low_quality_iou: float | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Sampling:
-    """How many candidates of a picture enter the loss, and how many of them may be positive."""
-
-    total: int
-    most_positive: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Proposing:
-    """How many boxes of a level are suppressed against each other, how many of a picture remain, above which IoU the
-    worse one goes."""
-
-    per_level: int
-    most: int
-    threshold: float = 0.7
-
-
-@dataclasses.dataclass(frozen=True)
-class Selecting:
-    """Which detections of a picture are reported: see `ops.selection.detect`."""
-
-    least_score: float = 0.05
-    threshold: float = 0.5
-    most: int = 100
-    soft: str | None = None
-    least_soft_score: float = 1e-3
-
-
-@dataclasses.dataclass(frozen=True)
-class TwoStage:
-    """The numbers of a two-stage detector; the defaults are Mask R-CNN's as released with Swin (OpenMMLab 2.11).
-
-    Attributes:
-      anchor_scales: sides of the anchors, in strides of their level.
-      anchor_ratios: heights over widths.
-      allowed_border: pixels that an anchor may reach out of its picture and still be trained; None: any.
-      anchor_matching, anchor_sampling: of the proposal network.
-      train_proposals, test_proposals: what it hands on.
-      roi_matching, roi_sampling: of the second stage; ground truth is among its candidates in training.
-      roi_stds: of the box deltas.
-      finest: pixels; RoIs up to twice that side read the finest level.
-      points: RoIAlign's points per bin and axis, 0 for adaptive ones.
-      roi_align: "gather", "separable", or "auto": the separable form on TPU.
-      selecting: what is reported.
-    """
-
-    anchor_scales: tuple[float, ...] = (8.0,)
-    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
-    allowed_border: float | None = None
-    anchor_matching: Matching = Matching(0.7, 0.3, 0.3)
-    anchor_sampling: Sampling = Sampling(256, 128)
-    train_proposals: Proposing = Proposing(2000, 1000)
-    test_proposals: Proposing = Proposing(1000, 1000)
-    roi_matching: Matching = Matching(0.5, 0.5, 0.5)
-    roi_sampling: Sampling = Sampling(512, 128)
-    roi_stds: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
-    finest: float = FINEST
-    points: int = ADAPTIVE
-    roi_align: str = "auto"
-    selecting: Selecting = Selecting()
-
-    def __post_init__(self) -> None:
-        if self.roi_align not in (AUTO, *METHODS):
-            raise ValueError(
-                f"detection.roi_align is {self.roi_align!r}; expected one of {', '.join((AUTO, *METHODS))}"
-            )
-        for field, drawn in (("anchor", self.anchor_sampling), ("roi", self.roi_sampling)):
-            if not 0 < drawn.most_positive <= drawn.total:
-                raise ValueError(
-                    f"detection.{field}_positives is {drawn.most_positive}; expected 1 to the "
-                    f"{field}_sample of {drawn.total}"
-                )
-
-    @property
-    def anchors_per_cell(self) -> int:
-        return len(self.anchor_scales) * len(self.anchor_ratios)
+    pyramid: Pyramid
+    semantic_logits: Float[Array, "batch _ _ _"] | None = None
+    semantic: Float[Array, "batch _ _ _"] | None = None
 
 
 class Anchors(NamedTuple):
@@ -121,14 +44,50 @@ class Anchors(NamedTuple):
 
 
 class Model:
-    """A detector with its variables: what the functions below call. In training the model's state moves on."""
+    """A detector with its variables: what the functions below call.
 
-    def __init__(self, model: MaskRCNN, variables: Mapping[str, Any]) -> None:
+    Args:
+      model: with its `variables`.
+      key: for training, in which batch norms take the batch's statistics; `state` moves on with every call.
+    """
+
+    def __init__(self, model: MaskRCNN, variables: Mapping[str, Any], key: Array | None = None) -> None:
         self.model = model
-        self.variables = variables
+        self.variables = dict(variables)
+        self.key = key
+
+    @property
+    def trains(self) -> bool:
+        return self.key is not None
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The variables that are no parameters."""
+        return {name: value for name, value in self.variables.items() if name != "params"}
 
     def __getattr__(self, method: str) -> Callable[..., Any]:
-        return lambda *arguments: self.model.apply(self.variables, *arguments, method=method)
+        return functools.partial(self._call, method)
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        if self.key is None:
+            return self.model.apply(self.variables, *arguments, method=method)
+        found, moved = self.model.apply(
+            self.variables,
+            *arguments,
+            method=method,
+            rngs={"dropout": self.key},
+            mutable=list(self.state),
+        )
+        self.variables |= moved
+        return found
+
+
+def see(parts: Model, images: Float[Array, "batch height width 3"]) -> Maps:
+    """The maps of normalised pictures."""
+    pyramid = parts.features(images, parts.trains)
+    if isinstance(parts.model, HybridTaskCascade):
+        return Maps(pyramid, *parts.semantics(pyramid))
+    return Maps(pyramid)
 
 
 def on_canvas(pyramid: Pyramid, sizes: Int32[Array, "batch 2"], valid: Array, settings: TwoStage) -> Anchors:
@@ -193,50 +152,126 @@ def test_proposals(
 
 
 def score_boxes(
-    parts: Model, pyramid: Pyramid, rois: Float[Array, "batch n 4"], sizes: Array, settings: TwoStage
+    parts: Model, maps: Maps, rois: Float[Array, "batch n 4"], sizes: Array, settings: TwoStage
 ) -> tuple[Float[Array, "batch n classes_or_1 4"], Float[Array, "batch n classes"]]:
-    """Where each class's object is for every RoI, clipped to the picture, and the classes' probabilities."""
-    logits, deltas = classified(parts, pyramid, rois, settings)
-    moved = box_ops.decode(jnp.broadcast_to(rois[:, :, None], deltas.shape), deltas, stds=settings.roi_stds)
+    """Where each class's object is for every RoI, clipped to the picture, and the classes' probabilities.
+
+    Every stage looks where the one before it has moved the RoI; the logits of all are averaged.
+    """
+    *before, last = settings.stages
+    everything = []
+    for number, stage in enumerate(before):
+        logits, deltas = classified(parts, maps, rois, settings, number)
+        rois = refined(rois, logits, deltas, sizes, stage)
+        everything.append(logits)
+    logits, deltas = classified(parts, maps, rois, settings, len(before))
+    everything.append(logits)
+    moved = box_ops.decode(jnp.broadcast_to(rois[:, :, None], deltas.shape), deltas, stds=last.stds)
     clipped = jax.vmap(box_ops.clip)(moved, sizes)
-    return clipped, jax.nn.softmax(logits, axis=-1)[..., :-1]
+    return clipped, jax.nn.softmax(mean(everything), axis=-1)[..., :-1]
+
+
+def refined(
+    rois: Float[Array, "batch n 4"],
+    logits: Float[Array, "batch n classes_and_background"],
+    deltas: Float[Array, "batch n classes_or_1 4"],
+    sizes: Array,
+    stage: Stage,
+    labels: Int32[Array, "batch n"] | None = None,
+) -> Float[Array, "batch n 4"]:
+    """Where a stage moves its RoIs, clipped to the picture: to the box of `labels`, or of the most likely class where
+    those are the background, and by default. No gradient passes."""
+    classes = logits.shape[-1] - 1
+    likely = jnp.argmax(logits[..., :-1], axis=-1).astype(jnp.int32)
+    chosen = likely if labels is None else jnp.where(labels == classes, likely, labels)
+    moved = box_ops.decode(rois, of_label(deltas, chosen), stds=stage.stds)
+    return jax.lax.stop_gradient(jax.vmap(box_ops.clip)(moved, sizes))
+
+
+def of_label(
+    deltas: Float[Array, "batch n classes_or_1 4"], labels: Int32[Array, "batch n"]
+) -> Float[Array, "batch n 4"]:
+    """The deltas of each RoI's own class; 0 for the background. A comparison: a gather's gradient is a scatter."""
+    classes = deltas.shape[2]
+    if classes == 1:
+        return deltas[:, :, 0]
+    is_label = labels[..., None] == jnp.arange(classes)[None, None]
+    return jnp.sum(jnp.where(is_label[..., None], deltas, 0.0), axis=2)
 
 
 def mask_probabilities(
-    parts: Model, pyramid: Pyramid, boxes: Float[Array, "batch n 4"], labels: Array, settings: TwoStage
+    parts: Model, maps: Maps, boxes: Float[Array, "batch n 4"], labels: Array, settings: TwoStage
 ) -> Float[Array, "batch n size size"]:
-    """The mask of each box's class."""
-    logits = segmented(parts, pyramid, boxes, settings)
-    of_class = labels[:, :, None, None, None] == jnp.arange(logits.shape[-1])[None, None, None, None]
-    return jax.nn.sigmoid(jnp.sum(jnp.where(of_class, logits, 0.0), axis=-1))
+    """The mask of each box's class, the mean of all stages'."""
+    stages = tuple(range(len(settings.stages)))
+    return mean(
+        [_of_class(logits, labels) for logits in segmented(parts, maps, boxes, settings, stages=stages)]
+    )
 
 
-def classified(parts: Model, pyramid: Pyramid, rois: Array, settings: TwoStage) -> tuple[Array, Array]:
-    features = pool(pyramid, rois, BOX_SIZE, settings)
-    logits, deltas = parts.classify(flat(features))
+def _of_class(logits: Float[Array, "batch n size size classes"], labels: Array) -> Array:
+    is_label = labels[:, :, None, None, None] == jnp.arange(logits.shape[-1])[None, None, None, None]
+    return jax.nn.sigmoid(jnp.sum(jnp.where(is_label, logits, 0.0), axis=-1))
+
+
+def classified(
+    parts: Model,
+    maps: Maps,
+    rois: Float[Array, "batch n 4"],
+    settings: TwoStage,
+    stage: int,
+    valid: Bool[Array, "batch n"] | None = None,
+) -> tuple[Float[Array, "batch n _"], Float[Array, "batch n _ 4"]]:
+    """Logits and deltas of a stage's box head; in training, with the statistics of `valid` RoIs."""
+    features = pool(maps, rois, BOX_SIZE, settings)
+    rows = None if valid is None else valid.ravel()
+    logits, deltas = parts.classify(flat(features), stage, parts.trains, rows)
     count = rois.shape[:2]
     return logits.reshape(*count, -1), deltas.reshape(*count, -1, 4)
 
 
-def segmented(parts: Model, pyramid: Pyramid, boxes: Array, settings: TwoStage) -> Array:
-    features = pool(pyramid, boxes, MASK_SIZE, settings)
-    logits = parts.segment(flat(features))
-    return logits.reshape(*boxes.shape[:2], *logits.shape[1:])
+def segmented(
+    parts: Model, maps: Maps, boxes: Float[Array, "batch n 4"], settings: TwoStage, *, stages: tuple[int, ...]
+) -> list[Float[Array, "batch n _ _ _"]]:
+    """Logits of the masks of these stages."""
+    features = pool(maps, boxes, MASK_SIZE, settings)
+    found = parts.segment(flat(features), stages)
+    return [logits.reshape(*boxes.shape[:2], *logits.shape[1:]) for logits in found]
 
 
 def pool(
-    pyramid: Pyramid, rois: Float[Array, "batch n 4"], size: int, settings: TwoStage
+    maps: Maps, rois: Float[Array, "batch n 4"], size: int, settings: TwoStage
 ) -> Float[Array, "batch n size size channels"]:
-    """RoIAlign on all levels but the last, which only proposals are made of."""
-    levels = pyramid[:-1]
+    """RoIAlign on all levels but the last, which only proposals are made of, and what the semantic branch has there:
+    on the cells of a mask head, averaged for a box head."""
+    levels = maps.pyramid[:-1]
     read = level_of(rois, len(levels), finest=settings.finest)
+    features = _aligned(levels, STRIDES[: len(levels)], rois, read, size, settings)
+    if maps.semantic is None:
+        return features
+    stride = STRIDES[SEMANTIC_LEVEL]
+    semantic = _aligned((maps.semantic,), (stride,), rois, jnp.zeros_like(read), MASK_SIZE, settings)
+    return features + _averaged(semantic, MASK_SIZE // size)
 
+
+def _averaged(x: Float[Array, "batch n rows columns channels"], cells: int) -> Array:
+    """The mean of every `cells` x `cells`."""
+    if cells == 1:
+        return x
+    batch, count, rows, columns, channels = x.shape
+    blocks = x.reshape(batch, count, rows // cells, cells, columns // cells, cells, channels)
+    return jnp.mean(blocks, axis=(3, 5))
+
+
+def _aligned(
+    levels: Pyramid, strides: tuple[int, ...], rois: Array, read: Array, size: int, settings: TwoStage
+) -> Float[Array, "batch n size size channels"]:
     def pooled(method: str, *operands: Any) -> Array:
-        pyramid, rois, read = operands
+        levels, rois, read = operands
         return roi_align(
-            pyramid,
+            levels,
             rois,
-            strides=STRIDES[: len(levels)],
+            strides=strides,
             size=size,
             sampling=settings.points,
             method=method,
@@ -254,3 +289,8 @@ def pool(
 def flat(x: Array) -> Array:
     """Pictures and their RoIs as one axis."""
     return x.reshape(-1, *x.shape[2:])
+
+
+def mean(values: list[Array]) -> Array:
+    """Of arrays of one shape."""
+    return sum(values[1:], start=values[0]) / len(values)

@@ -12,14 +12,15 @@ from swin_jax.ops.nms import nms
 from swin_jax.ops.selection import Detections, Proposals, detect
 from swin_jax.tasks.task import Predictions
 from swin_jax.tasks.two_stage import (
+    Maps,
     Model,
-    Proposing,
-    Pyramid,
-    TwoStage,
     mask_probabilities,
+    mean,
     score_boxes,
+    see,
     test_proposals,
 )
+from swin_jax.tasks.two_stage_settings import Proposing, TwoStage
 
 
 class View(NamedTuple):
@@ -60,8 +61,7 @@ def find(
       settings: of the detector.
     """
     parts = Model(model, variables)
-    pyramids = [parts.features(view.images, False) for view in views]
-    seen = list(zip(views, pyramids, strict=True))
+    seen = [(view, see(parts, view.images)) for view in views]
     rois = _proposals(parts, seen, original_sizes, valid, settings)
     boxes, scores = _scored(parts, seen, rois, original_sizes, settings)
     found = _selected(boxes, scores, rois.valid, settings)
@@ -73,15 +73,15 @@ def find(
         "complete": found.complete,
     }
     if model.with_masks:
-        masks = _mean(
+        masks = mean(
             [
                 _mirrored(
                     mask_probabilities(
-                        parts, pyramid, into(view, found.boxes, original_sizes), found.labels, settings
+                        parts, maps, into(view, found.boxes, original_sizes), found.labels, settings
                     ),
                     view,
                 )
-                for view, pyramid in seen
+                for view, maps in seen
             ]
         )
         predictions["masks"] = jnp.round(255 * masks).astype(jnp.uint8)
@@ -89,12 +89,12 @@ def find(
 
 
 def _proposals(
-    parts: Model, seen: Sequence[tuple[View, Pyramid]], original: Array, valid: Array, settings: TwoStage
+    parts: Model, seen: Sequence[tuple[View, Maps]], original: Array, valid: Array, settings: TwoStage
 ) -> Proposals:
     """In the original picture's pixels."""
     found = []
-    for view, pyramid in seen:
-        of_view = test_proposals(parts, pyramid, view.sizes, valid, settings)
+    for view, maps in seen:
+        of_view = test_proposals(parts, maps.pyramid, view.sizes, valid, settings)
         found.append(of_view._replace(boxes=out_of(view, of_view.boxes, original)))
     return found[0] if len(found) == 1 else _merged(found, settings.test_proposals)
 
@@ -111,20 +111,18 @@ def _merged(found: Sequence[Proposals], rule: Proposing) -> Proposals:
 
 def _scored(
     parts: Model,
-    seen: Sequence[tuple[View, Pyramid]],
+    seen: Sequence[tuple[View, Maps]],
     rois: Proposals,
     original: Array,
     settings: TwoStage,
 ) -> tuple[Array, Array]:
     """Boxes in the original picture and probabilities of the classes, averaged over the views."""
     boxes, scores = [], []
-    for view, pyramid in seen:
-        moved, of_classes = score_boxes(
-            parts, pyramid, into(view, rois.boxes, original), view.sizes, settings
-        )
+    for view, maps in seen:
+        moved, of_classes = score_boxes(parts, maps, into(view, rois.boxes, original), view.sizes, settings)
         boxes.append(out_of(view, moved, original))
         scores.append(of_classes)
-    return _mean(boxes), _mean(scores)
+    return mean(boxes), mean(scores)
 
 
 def _selected(boxes: Array, scores: Array, valid: Array, settings: TwoStage) -> Detections:
@@ -173,7 +171,3 @@ def _flipped(boxes: Array, sizes: Array) -> Array:
 
 def _mirrored(masks: Array, view: View) -> Array:
     return masks[..., ::-1] if view.mirrored else masks
-
-
-def _mean(values: Sequence[Array]) -> Array:
-    return sum(values[1:], start=values[0]) / len(values)

@@ -1,4 +1,4 @@
-"""What a two-stage detector learns from a batch: assignment, sampling and losses of both stages.
+"""What a two-stage detector learns from a batch: assignment, sampling and losses of the proposals and of all stages.
 
 Targets are made on device, inside the step, from padded ground truth.
 """
@@ -22,26 +22,40 @@ from swin_jax.ops.sample import Sample, balanced, with_truth
 from swin_jax.tasks.task import Batch, Terms
 from swin_jax.tasks.two_stage import (
     Anchors,
-    Matching,
+    Maps,
     Model,
     Pyramid,
-    Sampling,
-    TwoStage,
     classified,
     find_proposals,
     flat,
+    of_label,
     on_canvas,
     per_anchor,
+    refined,
+    see,
     segmented,
 )
+from swin_jax.tasks.two_stage_settings import BoxLoss, Four, Matching, Sampling, TwoStage
+
+IGNORED = 255
+"""What a cell of a semantic map is that nobody learns from."""
 
 
 class RoIs(NamedTuple):
-    """What the second stage learns from, padded: the positives first."""
+    """What a stage learns from, padded: the positives first."""
 
     boxes: Float[Array, "batch n 4"]
     truth: Int32[Array, "batch n"]
+    labels: Int32[Array, "batch n"]  # the number of classes for the background
     positive: Bool[Array, "batch n"]
+    valid: Bool[Array, "batch n"]
+    injected: Bool[Array, "batch n"]  # a ground-truth box itself
+
+
+class Candidates(NamedTuple):
+    """Boxes that a stage draws its RoIs from, beside the ground truth."""
+
+    boxes: Float[Array, "batch n 4"]
     valid: Bool[Array, "batch n"]
 
 
@@ -54,49 +68,67 @@ def training_terms(
     settings: TwoStage,
 ) -> tuple[Terms, Terms, Any]:
     """The losses of a batch: terms `rpn_cls`, `rpn_box`, `cls`, `box` and with a mask head `mask`; metrics; the model's
-    state afterwards.
+    state afterwards. Of a cascade the last three are those of each stage, `stage0_cls` and so on, times its weight; a
+    semantic branch adds `semantic`.
 
-    The two stages' losses are divided by the number of sampled anchors and of sampled RoIs, positive or not, of all
-    pictures; that of masks by the number of positive RoIs, each the mean over its pixels. Denominators that are 0 make
-    a term 0. The published code divides each device's sums by that device's counts.
+    The losses are divided by the number of sampled anchors and of the stage's sampled RoIs, positive or not, of all
+    pictures; that of masks by the number of positive RoIs, each the mean over its pixels; the semantic one by the
+    number of labelled cells. Denominators that are 0 make a term 0. The published code divides each device's sums by
+    that device's counts.
 
     Args:
       model: with its `variables`.
       images: normalised, 0 beyond their size.
       batch: `size`, `boxes`, `labels`, `box_valid`, `valid`, and `masks` (crops) or `bitmaps` where there is a mask
-        head; see the detection task.
+        head, `semantic` where there is a semantic branch; see the detection task.
       key: of this batch; a picture's draws follow from it and from the picture's row.
       settings: of the detector.
     """
-    drop_key, *keys = jax.random.split(key, 3)
-    pyramid, state = model.apply(
-        variables,
-        images,
-        True,
-        method="features",
-        rngs={"dropout": drop_key},
-        mutable=[name for name in variables if name != "params"],
-    )
-    parts = Model(model, variables)
-    objectness, deltas = parts.propose(pyramid)
-    anchors = on_canvas(pyramid, batch["size"], batch["valid"], settings)
-    rows = batch["box_valid"] & batch["valid"][:, None]
-    first = _first_stage(objectness, deltas, anchors, batch, rows, keys[0], settings)
+    draws = 2 if settings.interleaved else 1
+    drop_key, anchor_key, *roi_keys = jax.random.split(key, 2 + draws * len(settings.stages))
+    parts = Model(model, variables, drop_key)
+    maps = see(parts, images)
+    objectness, deltas = parts.propose(maps.pyramid)
+    anchors = on_canvas(maps.pyramid, batch["size"], batch["valid"], settings)
+    batch = {**batch, "box_valid": batch["box_valid"] & batch["valid"][:, None]}
+    terms = _first_stage(objectness, deltas, anchors, batch, anchor_key, settings)
+    if maps.semantic_logits is not None:
+        terms["semantic"] = _semantic_term(maps.semantic_logits, batch, settings.semantic_weight)
     proposals = find_proposals(objectness, deltas, anchors, batch["size"], settings.train_proposals)
-    rois = jax.tree.map(
-        jax.lax.stop_gradient,
-        jax.vmap(lambda *of_picture: _sample_rois(*of_picture, settings=settings))(
-            proposals.boxes, proposals.valid, batch["boxes"], rows, row_keys(keys[1], rows.shape[0])
-        ),
-    )
-    labels = jnp.where(
-        rois.positive, jnp.take_along_axis(batch["labels"], rois.truth, axis=1), model.num_classes
-    )
-    second, metrics = _box_terms(parts, pyramid, rois, labels, batch["boxes"], settings)
-    terms = {**first, **second}
-    if model.with_masks:
-        terms["mask"] = _mask_term(parts, pyramid, rois, labels, batch, settings)
-    return terms, metrics, state
+    candidates, metrics = Candidates(proposals.boxes, proposals.valid), {}
+    for stage in range(len(settings.stages)):
+        found, candidates = _stage(
+            parts, maps, candidates, batch, roi_keys[draws * stage :][:draws], settings, stage
+        )
+        prefix = f"stage{stage}_" if len(settings.stages) > 1 else ""
+        terms |= {prefix + name: pair for name, pair in found[0].items()}
+        metrics |= {prefix + name: pair for name, pair in found[1].items()}
+    return terms, metrics, parts.state
+
+
+def _stage(
+    parts: Model,
+    maps: Maps,
+    candidates: Candidates,
+    batch: Batch,
+    keys: list[Array],
+    settings: TwoStage,
+    number: int,
+) -> tuple[tuple[Terms, Terms], Candidates]:
+    """Terms and metrics of a stage, and the candidates of the next: its RoIs, moved, without the ground truth."""
+    stage = settings.stages[number]
+    classes = parts.model.num_classes
+    rois = _sample(candidates, batch, keys[0], settings, stage.matching, classes)
+    logits, deltas = classified(parts, maps, rois.boxes, settings, number, rois.valid)
+    terms, metrics = _box_terms(logits, deltas, rois, batch["boxes"], stage.stds, settings.box_loss)
+    moved = refined(rois.boxes, logits, deltas, batch["size"], stage, rois.labels)
+    following = Candidates(moved, rois.valid & ~rois.injected)
+    if parts.model.with_masks:
+        if settings.interleaved:
+            rois = _sample(following, batch, keys[1], settings, stage.matching, classes)
+        terms["mask"] = _mask_term(parts, maps, rois, batch, settings, number)
+    weighted = {name: (stage.weight * total, count) for name, (total, count) in terms.items()}
+    return (weighted, metrics), following
 
 
 def _first_stage(
@@ -104,10 +136,9 @@ def _first_stage(
     deltas: Pyramid,
     anchors: Anchors,
     batch: Batch,
-    box_valid: Array,
     key: Array,
     settings: TwoStage,
-) -> Terms:
+) -> dict[str, Any]:
     count = batch["boxes"].shape[0]
     every = jnp.concatenate(anchors.boxes)
     takes_part = jnp.concatenate(anchors.takes_part, axis=1)
@@ -118,30 +149,47 @@ def _first_stage(
             takes_part &= anchor_ops.inside(every, size, border=settings.allowed_border)
         found = _matched(every, boxes, valid, takes_part, settings.anchor_matching)
         sample = _drawn(key, names, found, settings.anchor_sampling)
-        targets = box_ops.encode(every[sample.rows], boxes[found.truth[sample.rows]])
-        return sample, targets
+        return sample, every[sample.rows], boxes[found.truth[sample.rows]]
 
-    sample, targets = jax.lax.stop_gradient(
-        jax.vmap(sampled)(takes_part, batch["size"], batch["boxes"], box_valid, row_keys(key, count))
+    sample, priors, own = jax.lax.stop_gradient(
+        jax.vmap(sampled)(takes_part, batch["size"], batch["boxes"], batch["box_valid"], row_keys(key, count))
     )
     logits, moves = (jnp.concatenate(levels, axis=1) for levels in per_anchor(objectness, deltas))
     logits = jnp.take_along_axis(logits, sample.rows, axis=1)
     moves = jnp.take_along_axis(moves, sample.rows[..., None], axis=1)
     number = _count(sample.valid)
     scores = losses.sigmoid_cross_entropy(logits, sample.positive)
+    apart = _box_loss(settings.anchor_box_loss, priors, moves, own, NO_STDS)
     return {
         "rpn_cls": (losses.total(scores, sample.valid), number),
-        "rpn_box": (losses.total(losses.l1(moves, targets), sample.positive), number),
+        "rpn_box": (losses.total(apart, sample.positive), number),
     }
 
 
-def _sample_rois(
-    proposals: Array, proposal_valid: Array, boxes: Array, box_valid: Array, key: Array, *, settings: TwoStage
+def _sample(
+    candidates: Candidates, batch: Batch, key: Array, settings: TwoStage, matching: Matching, classes: int
 ) -> RoIs:
-    candidates, valid, names = with_truth(proposals, proposal_valid, boxes, box_valid)
-    found = _matched(candidates, boxes, box_valid, valid, settings.roi_matching)
-    sample = _drawn(key, names, found, settings.roi_sampling)
-    return RoIs(candidates[sample.rows], found.truth[sample.rows], sample.positive, sample.valid)
+    """What a stage learns from, drawn for every picture from the candidates and the ground truth. No gradient."""
+
+    def of_picture(
+        boxes: Array, valid: Array, truth: Array, labels: Array, present: Array, key: Array
+    ) -> RoIs:
+        every, takes_part, names = with_truth(boxes, valid, truth, present)
+        found = _matched(every, truth, present, takes_part, matching)
+        sample = _drawn(key, names, found, settings.roi_sampling)
+        own = found.truth[sample.rows]
+        return RoIs(
+            every[sample.rows],
+            own,
+            jnp.where(sample.positive, labels[own], classes),
+            sample.positive,
+            sample.valid,
+            sample.valid & (sample.rows >= boxes.shape[0]),
+        )
+
+    keys = row_keys(key, batch["boxes"].shape[0])
+    truth = batch["boxes"], batch["labels"], batch["box_valid"]
+    return jax.lax.stop_gradient(jax.vmap(of_picture)(*candidates, *truth, keys))
 
 
 def _matched(candidates: Array, boxes: Array, box_valid: Array, valid: Array, rule: Matching) -> Assignment:
@@ -153,18 +201,16 @@ def _drawn(key: Array, names: Array, found: Assignment, rule: Sampling) -> Sampl
 
 
 def _box_terms(
-    parts: Model, pyramid: Pyramid, rois: RoIs, labels: Array, truth_boxes: Array, settings: TwoStage
-) -> tuple[Terms, Terms]:
-    logits, deltas = classified(parts, pyramid, rois.boxes, settings)
+    logits: Array, deltas: Array, rois: RoIs, truth_boxes: Array, stds: Four, rule: BoxLoss
+) -> tuple[dict[str, Any], dict[str, Any]]:
     number = _count(rois.valid)
     own = jnp.take_along_axis(truth_boxes, rois.truth[..., None], axis=1)
-    targets = box_ops.encode(rois.boxes, own, stds=settings.roi_stds)
-    moves = _of_label(deltas, labels)
-    classes = losses.softmax_cross_entropy(logits, labels)
-    right = (jnp.argmax(logits, axis=-1) == labels) & rois.valid
+    classes = losses.softmax_cross_entropy(logits, rois.labels)
+    apart = _box_loss(rule, rois.boxes, of_label(deltas, rois.labels), own, stds)
+    right = (jnp.argmax(logits, axis=-1) == rois.labels) & rois.valid
     terms = {
         "cls": (losses.total(classes, rois.valid), number),
-        "box": (losses.total(losses.l1(moves, targets), rois.positive), number),
+        "box": (losses.total(apart, rois.positive), number),
     }
     return terms, {
         "roi_accuracy": (_count(right), number),
@@ -172,13 +218,34 @@ def _box_terms(
     }
 
 
+NO_STDS = (1.0, 1.0, 1.0, 1.0)
+
+
+def _box_loss(
+    rule: BoxLoss,
+    priors: Float[Array, "batch n 4"],
+    deltas: Float[Array, "batch n 4"],
+    targets: Float[Array, "batch n 4"],
+    stds: Four,
+) -> Float[Array, "batch n"]:
+    """Of the boxes that deltas make of priors."""
+    if rule.kind == "giou":
+        return rule.weight * losses.giou(box_ops.decode(priors, deltas, stds=stds), targets)
+    wanted = box_ops.encode(priors, targets, stds=stds)
+    if rule.kind == "smooth_l1":
+        return rule.weight * losses.smooth_l1(deltas, wanted, beta=rule.beta)
+    return rule.weight * losses.l1(deltas, wanted)
+
+
 def _mask_term(
-    parts: Model, pyramid: Pyramid, rois: RoIs, labels: Array, batch: Batch, settings: TwoStage
+    parts: Model, maps: Maps, rois: RoIs, batch: Batch, settings: TwoStage, stage: int
 ) -> tuple[Array, Array]:
     """Positives stand first: only so many rows as can hold one go through the mask head."""
     most = settings.roi_sampling.most_positive
-    boxes, truth, positive, labels = (x[:, :most] for x in (rois.boxes, rois.truth, rois.positive, labels))
-    logits = segmented(parts, pyramid, boxes, settings)
+    boxes, truth, positive, labels = (
+        x[:, :most] for x in (rois.boxes, rois.truth, rois.positive, rois.labels)
+    )
+    (logits,) = segmented(parts, maps, boxes, settings, stages=(stage,))
     size = logits.shape[2]
     if "bitmaps" in batch:
         made = jax.vmap(lambda *of_picture: mask_ops.targets_from_bitmaps(*of_picture, size=size))
@@ -191,15 +258,14 @@ def _mask_term(
     return losses.total(values, positive.ravel()), _count(positive)
 
 
-def _of_label(
-    deltas: Float[Array, "batch n classes_or_1 4"], labels: Int32[Array, "batch n"]
-) -> Float[Array, "batch n 4"]:
-    """The deltas of each RoI's own class; 0 for the background. A comparison: a gather's gradient is a scatter."""
-    classes = deltas.shape[2]
-    if classes == 1:
-        return deltas[:, :, 0]
-    of_label = labels[..., None] == jnp.arange(classes)[None, None]
-    return jnp.sum(jnp.where(of_label[..., None], deltas, 0.0), axis=2)
+def _semantic_term(
+    logits: Float[Array, "batch rows columns classes"], batch: Batch, weight: float | int
+) -> tuple[Array, Array]:
+    """Cross-entropy of the labelled cells, `batch["semantic"]` uint8 [batch, rows, columns]."""
+    labels = batch["semantic"].astype(jnp.int32)
+    labelled = (labels != IGNORED) & batch["valid"][:, None, None]
+    values = losses.softmax_cross_entropy(logits, jnp.where(labelled, labels, 0))
+    return weight * losses.total(values, labelled), _count(labelled)
 
 
 def _count(chosen: Array) -> Float[Array, ""]:

@@ -1,7 +1,7 @@
 """Segmenters and detectors of other code bases as our parameters and batch statistics, and back.
 
 The backbone goes by its own layout (`tables.py`, `backbones.py`), the heads by their family's (`upernet.py`,
-`mask_rcnn.py`). Our own layout has parameters and statistics by their paths.
+`mask_rcnn.py`, `cascade.py`). Our own layout has parameters and statistics by their paths.
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ import numpy as np
 
 from swin_jax.weights.architecture import architecture
 from swin_jax.weights.backbones import RESNET
+from swin_jax.weights.cascade import CASCADE_MASK_RCNN, HTC
 from swin_jax.weights.exchange import (
     OURS,
     Weights,
@@ -32,7 +33,7 @@ from swin_jax.weights.layouts import State, listed, read_state, write_state
 from swin_jax.weights.mask_rcnn import MASK_RCNN
 from swin_jax.weights.upernet import UPERNET
 
-FAMILIES = (UPERNET, MASK_RCNN)
+FAMILIES = (UPERNET, MASK_RCNN, HTC, CASCADE_MASK_RCNN)  # an HTC has all names of a cascade, too
 BACKBONE = "backbone/"
 
 
@@ -192,6 +193,7 @@ def fit_composed(
         backbone = fit(swin, wanted, resample=True)
         notes += backbone.notes
         found |= {BACKBONE + path: value for path, value in backbone.params.items()}
+    _check_boxes(weights.source, found, params)
     check_fits(weights.source, {**found, **weights.statistics}, {**params, **statistics}, fresh)
     return Fitted(found, tuple(fresh), tuple(notes), dict(weights.statistics))
 
@@ -216,6 +218,21 @@ def classes_of(family: Family, shapes: Mapping[str, Shape]) -> int:
     """The number of classes of a model with these parameters; 0 without a classifier."""
     bias, more = family.classes
     return shapes[bias][0] - more if bias in shapes else 0
+
+
+def _check_boxes(source: str, found: State, wanted: Mapping[str, Shape]) -> None:
+    """Raises ValueError where one of file and model has one box for all classes of a RoI, the other one for each."""
+    paths = [
+        path for path in wanted if path.endswith("/deltas/bias") and path in found and "box_head" in path
+    ]
+    for path in paths:
+        theirs, ours = found[path].shape[0], wanted[path][0]
+        if theirs != ours and 4 in (theirs, ours):
+            kinds = {True: "one box for all classes", False: "a box for each class"}
+            raise ValueError(
+                f"{source} has {kinds[theirs == 4]} ({path} {theirs}), the model has {kinds[ours == 4]} ({ours}): "
+                f"make it with class_agnostic={theirs == 4}"
+            )
 
 
 def check_fits(source: str, found: State, wanted: Mapping[str, Shape], fresh: Iterable[str] = ()) -> None:

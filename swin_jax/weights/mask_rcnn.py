@@ -4,14 +4,18 @@ from swin_jax.weights.family import Family
 from swin_jax.weights.layouts import Layout, rows
 
 MARK = r"roi_head\.bbox_head\.shared_fcs\.0\.weight"
+BEFORE_ROIS = rows(
+    ("neck/lateral{i}", "neck.lateral_convs.{i}.conv", "convolution"),
+    ("neck/output{i}", "neck.fpn_convs.{i}.conv", "convolution"),
+    ("rpn/conv", "rpn_head.rpn_conv", "convolution"),
+    ("rpn/objectness", "rpn_head.rpn_cls", "convolution"),
+    ("rpn/deltas", "rpn_head.rpn_reg", "convolution"),
+)
+"""What all two-stage detectors have."""
 OPENMMLAB = Layout(
     "openmmlab",
-    rows(
-        ("neck/lateral{i}", "neck.lateral_convs.{i}.conv", "convolution"),
-        ("neck/output{i}", "neck.fpn_convs.{i}.conv", "convolution"),
-        ("rpn/conv", "rpn_head.rpn_conv", "convolution"),
-        ("rpn/objectness", "rpn_head.rpn_cls", "convolution"),
-        ("rpn/deltas", "rpn_head.rpn_reg", "convolution"),
+    BEFORE_ROIS
+    + rows(
         ("box_head/fc0", "roi_head.bbox_head.shared_fcs.0", "roi_linear"),
         ("box_head/fc1", "roi_head.bbox_head.shared_fcs.1", "linear"),
         ("box_head/classes", "roi_head.bbox_head.fc_cls", "linear"),
