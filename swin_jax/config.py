@@ -142,6 +142,7 @@ def base_config() -> Config:
     config.data.crop_range = (384, 600)  # least and largest side of the crop
     config.data.max_boxes = 100  # rows of ground truth; more objects in a picture are an error
     config.data.mask_size = 112  # side of the crop that keeps an object's mask
+    config.data.instaboost = 0.0  # probability of InstaBoost: a picture's objects are moved about; 0 for none
     config.data.repeats = 1  # rows of each example: repeated augmentation
     config.data.workers = 0  # processes that read and decode; 0 uses threads only
     config.data.threads = 8

@@ -182,6 +182,7 @@ OF_DETECTION = (
     "data.crop_range",
     "data.max_boxes",
     "data.mask_size",
+    "data.instaboost",
     "detection.",
 )
 OF_DENSE = ("data.scale", "evaluation")

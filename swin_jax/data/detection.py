@@ -9,6 +9,7 @@ from swin_jax.data import dense_geometry as geometry
 from swin_jax.data.decode import decode_picture, picture_size
 from swin_jax.data.detection_geometry import DRAWS, Augmentation, Size, canvas_of, canvases
 from swin_jax.data.examples import Record, Row
+from swin_jax.data.instaboost import InstaBoost
 from swin_jax.data.instances import Instances
 from swin_jax.data.segmentation import image_fields
 from swin_jax.data.sources.coco import check_size
@@ -26,11 +27,13 @@ class DetectionTrain:
       augmentation: of the geometry.
       max_boxes: G.
       mask_size: M; 0 where the data have no masks, or nobody asks for them.
+      instaboost: of the objects, before any geometry; None for none.
     """
 
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
     max_boxes: int = 100
     mask_size: int = 112
+    instaboost: InstaBoost | None = None
 
     def __post_init__(self) -> None:
         for field in ("max_boxes", "mask_size"):
@@ -44,7 +47,7 @@ class DetectionTrain:
     @property
     def draws(self) -> int:
         """How many numbers in [0, 1) decide on a row."""
-        return DRAWS
+        return DRAWS + (self.instaboost is not None)
 
     def buckets(self, sizes: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
         """The canvas of pictures of `sizes` [n, 2] with these draws [n, draws], int64 [n]."""
@@ -61,7 +64,11 @@ class DetectionTrain:
         drawn = self.augmentation.draw(np.array([[height, width]]), uniforms[None])
         first, (top, left, rows, columns), last = (part[0].tolist() for part in drawn[:3])
         found: Instances = record["instances"]
-        found = found.take(~found.crowd).scaled(first[1] / width, first[0] / height)
+        found = found.take(~found.crowd)
+        if self.instaboost is not None:
+            rng = np.random.default_rng(int(uniforms[DRAWS] * 2**53))
+            picture, found = self.instaboost.boost(picture, found, rng)
+        found = found.scaled(first[1] / width, first[0] / height)
         found = found.cropped(left, top, rows, columns).scaled(last[1] / columns, last[0] / rows)
         picture = geometry.resize_picture(picture, first)[top : top + rows, left : left + columns]
         picture = geometry.resize_picture(picture, last)

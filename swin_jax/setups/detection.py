@@ -6,6 +6,7 @@ from typing import Any
 from swin_jax.config import Config
 from swin_jax.data.detection import DetectionEval, DetectionTrain
 from swin_jax.data.detection_geometry import Augmentation
+from swin_jax.data.instaboost import InstaBoost
 from swin_jax.data.labels import LabelCoding, default_palette
 from swin_jax.data.sources.base import Source
 from swin_jax.models.detectors import create_detector
@@ -24,10 +25,15 @@ def open_source(kind: str, split: str, *, root: str | None = None, training: boo
 
 
 def check_source(config: Config, source: Any) -> None:
-    """Raises ValueError where a mask head is to be trained on data without masks."""
+    """Raises ValueError where data without masks are to train a mask head, or to have their objects cut out."""
     if with_masks(config) and not source.has_masks:
         raise ValueError(
             f"{source.identity} has boxes and no masks; train without a mask head: --config.model.with_masks=False"
+        )
+    if config.data.instaboost and not source.has_masks:
+        raise ValueError(
+            f"{source.identity} has boxes and no masks, and data.instaboost cuts objects out by their masks; train "
+            "without it: --config.data.instaboost=0"
         )
 
 
@@ -44,6 +50,7 @@ def train_example(config: Config) -> DetectionTrain:
         ),
         max_boxes=data.max_boxes,
         mask_size=data.mask_size if with_masks(config) else 0,
+        instaboost=InstaBoost(probability=data.instaboost) if data.instaboost else None,
     )
 
 
