@@ -15,29 +15,30 @@ Classes are the file's categories. Where objects have no masks, train without a 
 classifiers are replaced) or with a backbone of ImageNet; data must be many to begin with nothing
 (`--config.init_from=none`).
 
-| variant             | for                                                     | where         |
-|---------------------|---------------------------------------------------------|---------------|
-| mask_rcnn_swin_tiny | photographs; Mask R-CNN on Swin-T at 800 x 1333         | a GPU or TPU  |
-| micro               | small pictures; a Mask R-CNN of 2.8 M parameters at 256 | two CPU cores |
+| variant                     | for                                                     | where         |
+|-----------------------------|---------------------------------------------------------|---------------|
+| mask_rcnn_swin_tiny         | photographs; Mask R-CNN on Swin-T at 800 x 1333         | a GPU or TPU  |
+| cascade_mask_rcnn_swin_tiny | the same with Cascade Mask R-CNN                        | a GPU or TPU  |
+| micro                       | small pictures; a Mask R-CNN of 2.8 M parameters at 256 | two CPU cores |
 """
 
 from swin_jax.config import Config, base_config
-from swin_jax.setups.recipes import use_mask_rcnn_recipe, use_micro_mask_rcnn
+from swin_jax.setups.recipes import use_coco_recipe, use_micro_detector
 from swin_jax.training.preflight import nearest
 
-VARIANTS = ("mask_rcnn_swin_tiny", "micro")
+VARIANTS = ("mask_rcnn_swin_tiny", "cascade_mask_rcnn_swin_tiny", "micro")
 
 
 def get_config(variant: str = "mask_rcnn_swin_tiny") -> Config:
     if variant not in VARIANTS:
         raise ValueError(f"own_detection.py has no variant {variant!r}; {nearest(variant, VARIANTS)}")
     config = base_config()
-    use_mask_rcnn_recipe(config, "mask_rcnn_swin_tiny")
+    use_coco_recipe(config, "mask_rcnn_swin_tiny" if variant == "micro" else variant)
     config.init_from = "required"
     config.data.source = "instances"
     config.data.eval_split = "val"
     if variant == "micro":
-        use_micro_mask_rcnn(config, side=256)
+        use_micro_detector(config, "mask_rcnn_swin_tiny", side=256)
         config.init_from = ""
         config.total = "100 epochs"
         config.evaluate_every = config.checkpoint_every = "20 epochs"

@@ -6,26 +6,34 @@ A Swin of 0.6 M parameters names the dominant shape of a 48 x 48 picture. Two CP
 held-out top-1 is above 95%. Variant `hard` has clutter, overlap and occlusion. Variant `segmentation` is a UperNet
 of 0.7 M parameters that names the shape, or the background, of every pixel of the easy scenes, seen at 64 x 64; its
 held-out mean IoU is above 0.85, within ten minutes. Variant `mask_rcnn` is a Mask R-CNN of 2.6 M parameters that finds
-the objects of the easy scenes with their masks: 200 scenes to learn from and 50 others to be judged by.
+the objects of the easy scenes with their masks: 200 scenes to learn from and 50 others to be judged by. Variants
+`cascade` and `htc` are Cascade Mask R-CNN and Hybrid Task Cascade on the same scenes.
 """
 
 from swin_jax.config import Config, base_config
+from swin_jax.data.sources.outlines import CLASSES
 from swin_jax.setups.recipes import (
-    use_mask_rcnn_recipe,
-    use_micro_mask_rcnn,
+    use_coco_recipe,
+    use_micro_detector,
     use_micro_upernet,
     use_upernet_recipe,
 )
 from swin_jax.training.preflight import nearest
 
-VARIANTS = ("classification", "hard", "segmentation", "mask_rcnn")
+DETECTORS = {
+    "mask_rcnn": "mask_rcnn_swin_tiny",
+    "cascade": "cascade_mask_rcnn_swin_tiny",
+    "htc": "htc_swin_tiny",
+}
+VARIANTS = ("classification", "hard", "segmentation", *DETECTORS)
 
 
 def get_config(variant: str = "classification") -> Config:
     if variant not in VARIANTS:
         raise ValueError(f"shapes.py has no variant {variant!r}; {nearest(variant, VARIANTS)}")
-    others = {"segmentation": _segmentation, "mask_rcnn": _mask_rcnn}
-    return others[variant]() if variant in others else _classification(variant)
+    if variant in DETECTORS:
+        return _detection(DETECTORS[variant])
+    return _segmentation() if variant == "segmentation" else _classification(variant)
 
 
 def _classification(variant: str) -> Config:
@@ -78,14 +86,16 @@ def _segmentation() -> Config:
     return config
 
 
-def _mask_rcnn() -> Config:
+def _detection(name: str) -> Config:
     config = base_config()
-    use_mask_rcnn_recipe(config, "mask_rcnn_swin_tiny")
-    use_micro_mask_rcnn(config, side=128)
+    use_coco_recipe(config, name)
+    use_micro_detector(config, name, side=128)
     config.total = "1500 steps"
     config.evaluate_every = config.checkpoint_every = "500 steps"
 
     config.data.source = "shapes/easy"
     config.data.train_split = "train[:200]"
     config.data.eval_split = "val[:50]"
+    if name.startswith("htc"):
+        config.model.semantic_classes = 1 + len(CLASSES)  # the background is one
     return config

@@ -103,7 +103,10 @@ def base_config() -> Config:
         "fc_channels": int,
         "mask_channels": int,
         "mask_convs": int,
+        "box_convs": int,  # of a box head; with any it has one linear layer, else two
         "class_agnostic": bool,
+        "semantic_classes": int,  # HTC: of the label maps
+        "global_attention": bool,  # HTC++: a Transformer block on the last map
         "with_masks": bool,  # False where the data have boxes alone
         # Other backbones and classifiers
         "depth": int,
@@ -140,6 +143,7 @@ def base_config() -> Config:
     config.data.crop_probability = 0.5
     config.data.crop_short_sides = (400, 500, 600)
     config.data.crop_range = (384, 600)  # least and largest side of the crop
+    config.data.long_side = placeholder(int)  # of a training picture, where not that of `scale`
     config.data.max_boxes = 100  # rows of ground truth; more objects in a picture are an error
     config.data.mask_size = 112  # side of the crop that keeps an object's mask
     config.data.instaboost = 0.0  # probability of InstaBoost: a picture's objects are moved about; 0 for none
@@ -184,17 +188,33 @@ def base_config() -> Config:
     config.detection.anchor_ratios = (0.5, 1.0, 2.0)  # heights over widths
     config.detection.anchor_sample = 256  # anchors of a picture in the loss,
     config.detection.anchor_positives = 128  # positive ones at most
+    # Pixels that an anchor may reach out of its picture and still be trained; None: any, of a cascade 0.
+    config.detection.anchor_border = placeholder(float)
     config.detection.train_proposals_per_level = 2000  # before suppression,
-    config.detection.train_proposals = 1000  # and of a picture behind it
+    config.detection.train_proposals = placeholder(
+        int
+    )  # and of a picture behind it; None: 1000, of a cascade 2000
     config.detection.test_proposals_per_level = 1000
     config.detection.test_proposals = 1000
     config.detection.proposal_nms = 0.7  # IoU from which the worse proposal goes
     config.detection.roi_sample = 512  # RoIs of a picture in the loss,
     config.detection.roi_positives = 128  # positive ones at most
+    # One value for each stage of a detector; None: as published.
+    config.detection.roi_ious = placeholder(tuple)  # from which a RoI is positive
+    config.detection.roi_stds = placeholder(tuple)  # of box deltas, four for each stage
+    config.detection.roi_weights = placeholder(tuple)  # of a stage's losses
+    config.detection.low_quality = placeholder(
+        bool
+    )  # every object's best RoI with such an IoU is positive, too
+    config.detection.test_stages = placeholder(int)  # how many stages judge test pictures; None: all
+    # "l1" or "smooth_l1" of deltas, "giou" of boxes; None: l1, of Swin's cascades giou, of stock ones smooth_l1.
+    config.detection.box_loss = placeholder(str)
+    config.detection.box_weight = placeholder(float)  # of that loss; None: 10 for giou, 1 for the others
+    config.detection.semantic_weight = 0.2  # of the loss of HTC's semantic branch
     config.detection.roi_finest = 56.0  # pixels; RoIs up to twice that side read the finest level
     config.detection.roi_points = 0  # RoIAlign's points per bin and axis; 0: adaptive, as published
     config.detection.roi_align = "auto"  # "gather", "separable", or the better one for the platform
-    config.detection.least_score = 0.05  # of a detection
+    config.detection.least_score = placeholder(float)  # of a detection; None: .05, of HTC .001
     config.detection.nms = 0.5  # IoU from which the worse detection of a class goes
     config.detection.most = 100  # detections of a picture
     config.detection.soft_nms = ""  # "linear" or "gaussian" instead of dropping

@@ -180,6 +180,7 @@ OF_DETECTION = (
     "data.crop_probability",
     "data.crop_short_sides",
     "data.crop_range",
+    "data.long_side",
     "data.max_boxes",
     "data.mask_size",
     "data.instaboost",

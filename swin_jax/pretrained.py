@@ -333,7 +333,7 @@ def detect(
     fields.update(settings)
     sizes = jnp.asarray(sizes, jnp.int32)
     view = View(jnp.asarray(images), sizes, mirrored=False)
-    return dict(find(model, variables, [view], sizes, jnp.ones(len(sizes), bool), settings_of(fields)))
+    return dict(find(model, variables, [view], sizes, jnp.ones(len(sizes), bool), settings_of(fields, model)))
 
 
 def _whole_variables(model: Any, path: str) -> dict[str, Any]:

@@ -19,8 +19,8 @@ def paper_segmentation() -> Config:
 
 
 def paper_detection() -> Config:
-    """Mask R-CNN, 1x, on COCO; begins with the classification run that `--override=init_from=...` names."""
-    return coco("mask_rcnn_swin_tiny_1x")
+    """Cascade Mask R-CNN, 3x, on COCO; begins with the classification run that `--override=init_from=...` names."""
+    return coco("cascade_mask_rcnn_swin_tiny_3x")
 
 
 def small_classification() -> Config:
@@ -71,5 +71,5 @@ DENSE = {
     ("paper", "segmentation"): paper_segmentation,
     ("paper", "detection"): paper_detection,
     ("micro", "segmentation"): lambda: shapes("segmentation"),
-    ("micro", "detection"): lambda: shapes("mask_rcnn"),
+    ("micro", "detection"): lambda: shapes("cascade"),
 }

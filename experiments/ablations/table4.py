@@ -1,8 +1,6 @@
 """Table 4 of Liu et al. (2021): shifted windows, and how attention knows where things are.
 
-    python -m swin_jax.ablate --table=4 --scale=micro --workdir=runs/table4
-
-AP is published of Cascade Mask R-CNN; the rows here train Mask R-CNN.
+python -m swin_jax.ablate --table=4 --scale=micro --workdir=runs/table4
 """
 
 from experiments.ablations.bases import CLASSIFICATION, DENSE

@@ -1,5 +1,6 @@
 """The pieces of a detection experiment."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,9 +11,19 @@ from swin_jax.data.instaboost import InstaBoost
 from swin_jax.data.labels import LabelCoding, default_palette
 from swin_jax.data.sources.base import Source
 from swin_jax.models.detectors import create_detector
+from swin_jax.models.mask_rcnn import MaskRCNN
 from swin_jax.models.registry import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from swin_jax.tasks.detection import Detection, Seen, metric
-from swin_jax.tasks.two_stage import Proposing, Sampling, Selecting, TwoStage
+from swin_jax.tasks.two_stage_settings import (
+    BoxLoss,
+    Matching,
+    Proposing,
+    Sampling,
+    Selecting,
+    Stage,
+    TwoStage,
+    published_settings,
+)
 
 SCALE = (1333, 800)
 
@@ -42,7 +53,7 @@ def train_example(config: Config) -> DetectionTrain:
     return DetectionTrain(
         augmentation=Augmentation(
             short_sides=tuple(data.short_sides),
-            long_side=max(scale_of(config)),
+            long_side=max(scale_of(config)) if data.long_side is None else data.long_side,
             crop_probability=data.crop_probability,
             crop_short_sides=tuple(data.crop_short_sides),
             crop_range=tuple(data.crop_range),
@@ -82,12 +93,11 @@ def make_task(
     config: Config, class_names: tuple[str, ...], _: LabelCoding | None, model_fields: Mapping[str, Any]
 ) -> Detection:
     """The task with its model. Raises ValueError for an unknown model or field, or a value that makes no sense."""
-    settings = settings_of(config.detection)
+    anchors = len(config.detection.anchor_scales) * len(config.detection.anchor_ratios)
     model = create_detector(
-        config.model.name,
-        num_classes=len(class_names),
-        **{**model_fields, "anchors_per_cell": settings.anchors_per_cell},
+        config.model.name, num_classes=len(class_names), **{**model_fields, "anchors_per_cell": anchors}
     )
+    settings = settings_of(config.detection, model)
     example = train_example(config)
     eval_example(config)  # its numbers are checked when it is made
     evaluation = config.evaluation
@@ -108,19 +118,59 @@ def make_task(
     )
 
 
-def settings_of(fields: Config) -> TwoStage:
-    """The settings of a detector by the fields of `config.detection`."""
+def settings_of(fields: Config, model: MaskRCNN) -> TwoStage:
+    """The settings of a detector by the fields of `config.detection`; what is None there is as published.
+
+    Raises:
+      ValueError: a field has not one value for each of the model's stages, or no sense.
+    """
+    published = published_settings(model)
+    most = _given(fields.train_proposals, published.train_proposals.most)
+    least = _given(fields.least_score, published.selecting.least_score)
     return TwoStage(
         anchor_scales=tuple(fields.anchor_scales),
         anchor_ratios=tuple(fields.anchor_ratios),
+        allowed_border=_given(fields.anchor_border, published.allowed_border),
         anchor_sampling=Sampling(fields.anchor_sample, fields.anchor_positives),
-        train_proposals=Proposing(
-            fields.train_proposals_per_level, fields.train_proposals, fields.proposal_nms
-        ),
+        anchor_box_loss=published.anchor_box_loss,
+        train_proposals=Proposing(fields.train_proposals_per_level, most, fields.proposal_nms),
         test_proposals=Proposing(fields.test_proposals_per_level, fields.test_proposals, fields.proposal_nms),
+        stages=_stages(fields, published.stages),
+        test_stages=fields.test_stages,
         roi_sampling=Sampling(fields.roi_sample, fields.roi_positives),
+        box_loss=_box_loss(fields, published.box_loss),
+        interleaved=published.interleaved,
+        semantic_weight=fields.semantic_weight,
         finest=fields.roi_finest,
         points=fields.roi_points,
         roi_align=fields.roi_align,
-        selecting=Selecting(fields.least_score, fields.nms, fields.most, fields.soft_nms or None),
+        selecting=Selecting(least, fields.nms, fields.most, fields.soft_nms or None),
     )
+
+
+def _stages(fields: Config, published: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    for field in ("roi_ious", "roi_stds", "roi_weights"):
+        if fields[field] is not None and len(fields[field]) != len(published):
+            raise ValueError(
+                f"detection.{field} is {fields[field]}; expected one value for each of the model's "
+                f"{len(published)} stages"
+            )
+    low_quality = _given(fields.low_quality, published[0].matching.low_quality_iou is not None)
+    ious = _given(fields.roi_ious, tuple(stage.matching.positive_iou for stage in published))
+    stds = _given(fields.roi_stds, tuple(stage.stds for stage in published))
+    weights = _given(fields.roi_weights, tuple(stage.weight for stage in published))
+    return tuple(
+        Stage(Matching(iou, iou, iou if low_quality else None), tuple(four), weight)
+        for iou, four, weight in zip(ious, stds, weights, strict=True)
+    )
+
+
+def _box_loss(fields: Config, published: BoxLoss) -> BoxLoss:
+    loss = published
+    if fields.box_loss is not None and fields.box_loss != published.kind:
+        loss = BoxLoss(fields.box_loss, weight=10.0 if fields.box_loss == "giou" else 1.0)
+    return dataclasses.replace(loss, weight=_given(fields.box_weight, loss.weight))
+
+
+def _given(value: Any, otherwise: Any) -> Any:
+    return otherwise if value is None else value

@@ -63,10 +63,8 @@ def use_micro_upernet(config: Config) -> None:
     config.schedule.warmup_start = 0.0
 
 
-def use_mask_rcnn_recipe(
-    config: Config, name: str, *, epochs: int = 12, drop_path: float | None = 0.1
-) -> None:
-    """COCO's, as released with Swin: 16 pictures, AdamW, 12 or 36 epochs with two decays (OpenMMLab)."""
+def use_coco_recipe(config: Config, name: str, *, epochs: int = 12, drop_path: float | None = 0.1) -> None:
+    """COCO's, as released with Swin: 16 pictures, AdamW, 12, 36 or 72 epochs with two decays (OpenMMLab)."""
     config.task = "detection"
     config.model.name = name
     config.model.drop_path_rate = drop_path
@@ -90,16 +88,48 @@ def use_mask_rcnn_recipe(
     config.schedule.warmup = "500 steps"
     config.schedule.warmup_ratio = 1e-3
     config.schedule.decay_rate = 0.1
-    config.schedule.milestones = tuple(f"{epochs * part // 12} epochs" for part in MILESTONES[epochs])
+    config.schedule.milestones = tuple(f"{epoch} epochs" for epoch in MILESTONES[epochs])
 
 
-MILESTONES = {12: (8, 11), 36: (9, 11)}
-"""When the rate falls, in twelfths of a schedule: after 8 and 11 of 12 epochs, after 27 and 33 of 36."""
+MILESTONES = {12: (8, 11), 36: (27, 33), 72: (63, 69)}
+"""Behind which epochs the rate falls, by the length of a schedule."""
 
 
-def use_micro_mask_rcnn(config: Config, side: int) -> None:
-    """A Mask R-CNN of 0.9 M parameters on square canvases, which two CPU cores train in minutes."""
-    config.model.name = "mask_rcnn_swin_tiny"
+def use_sgd(config: Config) -> None:
+    """What detectors on ResNets are trained with elsewhere (OpenMMLab), and in table 9 beside AdamW."""
+    config.optimizer.name = "sgd"
+    config.optimizer.momentum = 0.9
+    config.optimizer.weight_decay = 1e-4
+    config.optimizer.no_decay = ()
+    config.schedule.peak = 0.02
+
+
+def use_htcpp_recipe(config: Config, name: str) -> None:
+    """HTC++ (section 4.2): InstaBoost, multi-scale training, 72 epochs, soft-NMS.
+
+    Its configuration was not released. As stated by the authors: shorter sides from 400 to 1400 pixels, the longer at
+    most 1600, decays behind epochs 63 and 69, drop path 0.2. Assumed: batch 16, InstaBoost's and soft-NMS's published
+    defaults, and evaluation at 800 x 1333, where the MACs are counted.
+    """
+    use_coco_recipe(config, name, epochs=72, drop_path=None if "resn" in name else 0.2)
+    config.data.short_sides = tuple(range(400, 1401))
+    config.data.long_side = 1600
+    config.data.crop_probability = 0.0
+    config.data.instaboost = 0.5
+    config.detection.soft_nms = "linear"
+    config.evaluation.ratios = (
+        0.5,
+        0.75,
+        1.0,
+        1.25,
+        1.5,
+        1.75,
+    )  # with --multi_scale: shorter sides 400 to 1400
+
+
+def use_micro_detector(config: Config, name: str, side: int) -> None:
+    """A detector of few channels on square canvases, which two CPU cores train in minutes."""
+    config.model.name = name
     config.model.dtype = "float32"
     config.model.embed_dim = 32
     config.model.depths = (2, 2, 2, 2)

@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swin_jax.models.mask_rcnn import MaskRCNN
+from swin_jax.models.cascade import HybridTaskCascade
+from swin_jax.models.detection_heads import SEMANTIC_LEVEL
+from swin_jax.models.mask_rcnn import STRIDES, MaskRCNN
 from swin_jax.ops.augment import normalise
 from swin_jax.ops.canvas import inside_only, mirrored_within
 from swin_jax.ops.pasting import paste
@@ -85,6 +87,10 @@ class Detection:
                 f"the model has {model.anchors_per_cell} anchors a cell, detection.anchor_scales and anchor_ratios "
                 f"make {self.settings.anchors_per_cell}"
             )
+        if len(self.settings.stages) != model.STAGES:
+            raise ValueError(
+                f"the model has {model.STAGES} stages, the settings have {len(self.settings.stages)}"
+            )
         masks = {"masks": ((max_boxes, mask_size, mask_size), "bool")} if model.with_masks else {}
         self._row = {
             "size": ((2,), "int32"),
@@ -107,7 +113,17 @@ class Detection:
     @property
     def batch_shapes(self) -> Sequence[Mapping[str, tuple[tuple[int, ...], str]]]:
         """The fields of a batch on each of the canvases."""
-        return [{"image": ((*canvas, 3), "uint8"), **self._row} for canvas in self.canvases]
+        return [
+            {"image": ((*canvas, 3), "uint8"), **self._semantic(canvas), **self._row}
+            for canvas in self.canvases
+        ]
+
+    def _semantic(self, canvas: tuple[int, int]) -> dict[str, tuple[tuple[int, int], str]]:
+        """The label map of the canvas, where the model has a branch that learns it."""
+        if not isinstance(self.model, HybridTaskCascade):
+            return {}
+        stride = STRIDES[SEMANTIC_LEVEL]
+        return {"semantic": ((canvas[0] // stride, canvas[1] // stride), "uint8")}
 
     @property
     def predict_fields(self) -> tuple[str, ...]:

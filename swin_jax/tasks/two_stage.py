@@ -158,7 +158,7 @@ def score_boxes(
 
     Every stage looks where the one before it has moved the RoI; the logits of all are averaged.
     """
-    *before, last = settings.stages
+    *before, last = settings.tested
     everything = []
     for number, stage in enumerate(before):
         logits, deltas = classified(parts, maps, rois, settings, number)
@@ -203,7 +203,7 @@ def mask_probabilities(
     parts: Model, maps: Maps, boxes: Float[Array, "batch n 4"], labels: Array, settings: TwoStage
 ) -> Float[Array, "batch n size size"]:
     """The mask of each box's class, the mean of all stages'."""
-    stages = tuple(range(len(settings.stages)))
+    stages = tuple(range(len(settings.tested)))
     return mean(
         [_of_class(logits, labels) for logits in segmented(parts, maps, boxes, settings, stages=stages)]
     )

@@ -94,6 +94,7 @@ class TwoStage:
       anchor_matching, anchor_sampling, anchor_box_loss: of the proposal network.
       train_proposals, test_proposals: what it hands on.
       stages: of the heads; ground truth is among each one's candidates in training.
+      test_stages: how many of the stages judge test pictures; None: all.
       roi_sampling: of every stage.
       box_loss: of every stage.
       interleaved: a stage's mask head learns from the boxes that its box head has moved (HTC).
@@ -113,6 +114,7 @@ class TwoStage:
     train_proposals: Proposing = Proposing(2000, 1000)
     test_proposals: Proposing = Proposing(1000, 1000)
     stages: tuple[Stage, ...] = (Stage(),)
+    test_stages: int | None = None
     roi_sampling: Sampling = Sampling(512, 128)
     box_loss: BoxLoss = BoxLoss()
     interleaved: bool = False
@@ -127,6 +129,10 @@ class TwoStage:
             raise ValueError(
                 f"detection.roi_align is {self.roi_align!r}; expected one of {', '.join((AUTO, *METHODS))}"
             )
+        if self.test_stages is not None and not 0 < self.test_stages <= len(self.stages):
+            raise ValueError(
+                f"detection.test_stages is {self.test_stages}; expected 1 to the model's {len(self.stages)} stages"
+            )
         for field, drawn in (("anchor", self.anchor_sampling), ("roi", self.roi_sampling)):
             if not 0 < drawn.most_positive <= drawn.total:
                 raise ValueError(
@@ -137,6 +143,11 @@ class TwoStage:
     @property
     def anchors_per_cell(self) -> int:
         return len(self.anchor_scales) * len(self.anchor_ratios)
+
+    @property
+    def tested(self) -> tuple[Stage, ...]:
+        """The stages that judge test pictures."""
+        return self.stages[: self.test_stages]
 
 
 IOUS = (0.5, 0.6, 0.7)
