@@ -103,7 +103,7 @@ def json_flag() -> flags.FlagHolder[bool]:
 @cache
 def multi_scale_flag() -> flags.FlagHolder[bool]:
     return flags.DEFINE_bool(
-        "multi_scale", False, "Segmentation: average over the scales of the config, plain and mirrored."
+        "multi_scale", False, "Dense tasks: average over the scales of the config, plain and mirrored."
     )
 
 
@@ -113,6 +113,16 @@ def window_flag() -> flags.FlagHolder[int]:
         "window",
         0,
         "Segmentation: side of a window that slides over the picture; 0: as the config has it.",
+        lower_bound=0,
+    )
+
+
+@cache
+def stages_flag() -> flags.FlagHolder[int]:
+    return flags.DEFINE_integer(
+        "stages",
+        0,
+        "Detection: how many stages of a cascade judge; 0: as the config has it.",
         lower_bound=0,
     )
 
@@ -128,10 +138,12 @@ def label_format_flag() -> flags.FlagHolder[str]:
 
 
 def inference_overrides() -> dict[str, Any]:
-    """The config fields that --multi_scale and --window change."""
+    """The config fields that --multi_scale, --window and --stages change."""
     changed: dict[str, Any] = {"evaluation.multi_scale": True} if multi_scale_flag().value else {}
     if side := window_flag().value:
         changed["evaluation.window"] = (side, side)
+    if stages := stages_flag().value:
+        changed["detection.test_stages"] = stages
     return changed
 
 

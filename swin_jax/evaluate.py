@@ -7,6 +7,7 @@
     python -m swin_jax.evaluate --workdir=runs/ade20k --multi_scale
     python -m swin_jax.evaluate --workdir=runs/ade20k --predictions=maps/
     python -m swin_jax.evaluate --workdir=runs/coco --split=val2017 --viewer=200
+    python -m swin_jax.evaluate --workdir=runs/cascade --stages=1
 
 Prints a classifier's top-1, top-5, loss and mean class accuracy, a segmenter's mean IoU, pixel accuracy and mean class
 accuracy, or a detector's average precision of boxes and masks (by pycocotools), as JSON; writes them, with each class's
@@ -72,6 +73,7 @@ VIEWER = flags.DEFINE_integer("viewer", 100, "Detection: pictures on the page; 0
 LABEL_FORMAT = cli.label_format_flag()
 cli.multi_scale_flag()
 cli.window_flag()
+cli.stages_flag()
 cli.hosts_flags()
 
 PRESENT_ONLY = ("imagenet_a", "imagenet_r")
@@ -126,11 +128,12 @@ def main(_: Sequence[str]) -> None:
 
 def inference_of(run: Run) -> str:
     """What tells one evaluation of a split from another: the step, the parameters, how pictures were seen."""
-    side = cli.window_flag().value
+    side, stages = cli.window_flag().value, cli.stages_flag().value
     return (
         str(run.step)
         + "_multi_scale" * cli.multi_scale_flag().value
         + (f"_window{side}" if side else "")
+        + (f"_stages{stages}" if stages else "")
         + "_ema" * (run.kind == "ema")
     )
 

@@ -69,6 +69,7 @@ LEAST_SCORE = flags.DEFINE_float(
 LABEL_FORMAT = cli.label_format_flag()
 cli.multi_scale_flag()
 cli.window_flag()
+cli.stages_flag()
 
 ATTENTION = flags.DEFINE_bool("attention", False, "Draw attention and windows, a picture for each picture.")
 ATTENTION_DIR = flags.DEFINE_string("attention_dir", "", "Where to; <workdir>/pictures/attention when empty.")

@@ -193,7 +193,7 @@ def fit_composed(
         backbone = fit(swin, wanted, resample=True)
         notes += backbone.notes
         found |= {BACKBONE + path: value for path, value in backbone.params.items()}
-    _check_boxes(weights.source, found, params)
+    _check_heads(weights.source, found, params)
     check_fits(weights.source, {**found, **weights.statistics}, {**params, **statistics}, fresh)
     return Fitted(found, tuple(fresh), tuple(notes), dict(weights.statistics))
 
@@ -220,8 +220,13 @@ def classes_of(family: Family, shapes: Mapping[str, Shape]) -> int:
     return shapes[bias][0] - more if bias in shapes else 0
 
 
-def _check_boxes(source: str, found: State, wanted: Mapping[str, Shape]) -> None:
-    """Raises ValueError where one of file and model has one box for all classes of a RoI, the other one for each."""
+def _check_heads(source: str, found: State, wanted: Mapping[str, Shape]) -> None:
+    """Raises ValueError where one of file and model has one box for all classes of a RoI, the other one for each; or
+    where the file lacks the model's mask heads."""
+    if any(path.startswith("mask_head") for path in wanted) and not any(
+        path.startswith("mask_head") for path in found
+    ):
+        raise ValueError(f"{source} has no mask head: make the model with with_masks=False")
     paths = [
         path for path in wanted if path.endswith("/deltas/bias") and path in found and "box_head" in path
     ]
