@@ -3,6 +3,7 @@
     python -m swin_jax.prepare --source=ade20k --archive=/data/ADEChallengeData2016.zip --data_root=/data/tfds
     python -m swin_jax.prepare --source=coco --splits=train2017,val2017 --archive=/data/coco --data_root=/data/tfds
 
+COCO's label maps of things and stuff go along where the archive has them, in stuffthingmaps/<split>/.
 Prints the fields of a config that read it. The archive may also be the folder that it unpacks to; both can be read
 as they are as well, with `--config.data.source=ade20k --config.data.root=/data/ADEChallengeData2016.zip`.
 """

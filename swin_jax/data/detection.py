@@ -1,16 +1,18 @@
 """What becomes of one record, for detection: a picture on a canvas and its padded ground truth."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from swin_jax.data import dense_geometry as geometry
 from swin_jax.data.decode import decode_picture, picture_size
-from swin_jax.data.detection_geometry import DRAWS, Augmentation, Size, canvas_of, canvases
+from swin_jax.data.detection_geometry import DRAWS, MULTIPLE, Augmentation, Drawn, Size, canvas_of, canvases
 from swin_jax.data.examples import Record, Row
 from swin_jax.data.instaboost import InstaBoost
 from swin_jax.data.instances import Instances
+from swin_jax.data.labels import IGNORE
 from swin_jax.data.segmentation import image_fields
 from swin_jax.data.sources.coco import check_size
 
@@ -21,24 +23,32 @@ class DetectionTrain:
 
     Row: `image` uint8 [*canvas, 3], black beyond the picture; `size` int32 [2], its height and width; `boxes` float32
     [G, 4]; `labels` int32 [G]; `box_valid` bool [G]; with masks `masks` bool [G, M, M], each the object's share of its
-    box. Rows beyond the objects are 0.
+    box. Rows beyond the objects are 0. With a stride `semantic` uint8 [canvas height / stride, canvas width / stride],
+    the class number of the upper left pixel of each cell, 255 beyond the picture and where it has none.
 
     Attributes:
       augmentation: of the geometry.
       max_boxes: G.
       mask_size: M; 0 where the data have no masks, or nobody asks for them.
-      instaboost: of the objects, before any geometry; None for none.
+      instaboost: of the objects, before any geometry; None for none. The label map stays as it is, as published.
+      semantic_stride: of the label map, the side of a cell in pixels; 0 for no label map.
     """
 
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
     max_boxes: int = 100
     mask_size: int = 112
     instaboost: InstaBoost | None = None
+    semantic_stride: int = 0
 
     def __post_init__(self) -> None:
         for field in ("max_boxes", "mask_size"):
             if getattr(self, field) < (field == "max_boxes"):
                 raise ValueError(f"data.{field} is {getattr(self, field)}; give a number of 1 or more")
+        stride = self.semantic_stride
+        if stride and (stride < 0 or MULTIPLE % stride):
+            raise ValueError(
+                f"semantic_stride is {stride}; give a divisor of {MULTIPLE}, such as 8, or 0 for no label map"
+            )
 
     @property
     def canvases(self) -> tuple[Size, ...]:
@@ -57,7 +67,8 @@ class DetectionTrain:
         return self.row(record, rng.random(self.draws))
 
     def row(self, record: Record, uniforms: np.ndarray) -> Row:
-        """Raises ValueError where the picture has more objects than rows: none is dropped unsaid."""
+        """Raises ValueError where the picture has more objects than rows (none is dropped unsaid), or where a label map
+        is wanted and it has none, or one of another size."""
         picture = decode_picture(record["image"], record["name"])
         height, width = picture.shape[:2]
         check_size(record, height, width)
@@ -70,16 +81,24 @@ class DetectionTrain:
             picture, found = self.instaboost.boost(picture, found, rng)
         found = found.scaled(first[1] / width, first[0] / height)
         found = found.cropped(left, top, rows, columns).scaled(last[1] / columns, last[0] / rows)
-        picture = geometry.resize_picture(picture, first)[top : top + rows, left : left + columns]
-        picture = geometry.resize_picture(picture, last)
         if drawn.mirrored[0]:
-            picture, found = picture[:, ::-1], found.mirrored(last[1])
+            found = found.mirrored(last[1])
         canvas = self.canvases[int(canvas_of(drawn.last, self.canvases)[0])]
-        return {
-            "image": geometry.padded(picture, canvas, 0),
+        row = {
+            "image": geometry.padded(_moved(picture, drawn, geometry.resize_picture), canvas, 0),
             "size": np.asarray(last, np.int32),
             **self._truth(found, record["name"]),
         }
+        if self.semantic_stride:
+            labels = _moved(_labels(record, (height, width)), drawn, geometry.resize_labels)
+            row["semantic"] = self._cells(labels, canvas)
+        return row
+
+    def _cells(self, labels: np.ndarray, canvas: Size) -> np.ndarray:
+        """What OpenCV's nearest resize makes of the padded map: every stride-th pixel."""
+        stride = self.semantic_stride
+        cells = canvas[0] // stride, canvas[1] // stride
+        return geometry.padded(labels[::stride, ::stride], cells, IGNORE)
 
     def _truth(self, found: Instances, name: str) -> Row:
         count = len(found)
@@ -98,6 +117,23 @@ class DetectionTrain:
             field: np.pad(values, ((0, self.max_boxes - count),) + ((0, 0),) * (values.ndim - 1))
             for field, values in rows.items()
         }
+
+
+def _moved(
+    array: np.ndarray, drawn: Drawn, resize: Callable[[np.ndarray, list[int]], np.ndarray]
+) -> np.ndarray:
+    """What becomes of the one picture that `drawn` is for, or of its label map: [H, W, ...] to [*last, ...]."""
+    first, (top, left, rows, columns), last = (part[0].tolist() for part in drawn[:3])
+    array = resize(array, first)[top : top + rows, left : left + columns]
+    array = resize(array, last)
+    return array[:, ::-1] if drawn.mirrored[0] else array
+
+
+def _labels(record: Record, size: Size) -> np.ndarray:
+    """Class numbers uint8 [*size]."""
+    if "semantic" not in record:
+        raise ValueError(f"{record['name']} has no label map; training with a semantic branch needs one")
+    return record["semantic"].classes(size, record["name"])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 Size = tuple[int, int]
+MULTIPLE = 32  # of which the sides of canvases are
 DRAWS = 8
 FLIP, BRANCH, SHORT, CROP_SHORT, CROP_HEIGHT, CROP_WIDTH, TOP, LEFT = range(DRAWS)
 
@@ -100,7 +101,7 @@ def _fitted(sizes: np.ndarray, short: np.ndarray, long: int) -> np.ndarray:
     return np.maximum(np.floor(sizes * factor[:, None] + 0.5).astype(np.int64), 1)
 
 
-def canvases(short: int, long: int, multiple: int = 32) -> tuple[Size, ...]:
+def canvases(short: int, long: int, multiple: int = MULTIPLE) -> tuple[Size, ...]:
     """The canvases on which every picture of at most `short` by `long` pixels finds room: lying and standing."""
     low, high = (-(-side // multiple) * multiple for side in (short, long))
     return ((low, high),) if low == high else ((low, high), (high, low))

@@ -28,11 +28,17 @@ from swin_jax.tasks.two_stage_settings import (
 SCALE = (1333, 800)
 
 
-def open_source(kind: str, split: str, *, root: str | None = None, training: bool = False) -> Source:
-    """Pictures with instances. Raises ValueError naming what is missing or does not fit."""
+def open_source(
+    kind: str, split: str, *, root: str | None = None, training: bool = False, semantic: bool = False
+) -> Source:
+    """Pictures with instances; `semantic` reads their label maps along, where the data have them.
+
+    Raises:
+      ValueError: something is missing, or does not fit; it is named.
+    """
     from swin_jax.data.sources.instances import open_instances  # tfds takes a second
 
-    return open_instances(kind, split, root=root, training=training)
+    return open_instances(kind, split, root=root, training=training, semantic=semantic)
 
 
 def check_source(config: Config, source: Any) -> None:

@@ -17,7 +17,8 @@ from PIL import Image
 from pycocotools import mask as coco_masks
 
 from swin_jax.data.decode import UnreadablePicture
-from swin_jax.data.detection import DetectionEval
+from swin_jax.data.detection import DetectionEval, DetectionTrain
+from swin_jax.data.detection_geometry import Augmentation
 from swin_jax.data.sources import coco_records
 from swin_jax.data.sources.instances import open_instances
 
@@ -311,3 +312,156 @@ def test_the_fingerprint_sees_an_annotation(official: Path):
     made = changed(lambda made: first(made, bbox=[10, 5, 35, 21]))
     (official / "annotations" / "instances_val2017.json").write_text(json.dumps(made))
     assert open_instances("coco", "val2017", root=str(official)).fingerprint != before
+
+
+def label_map(number: int) -> np.ndarray:
+    """Classes from 0 to 182, and some that are ignored."""
+    values = np.random.RandomState(number).randint(0, 184, SIZES[number]).astype(np.uint8)
+    return np.where(values == 183, 255, values).astype(np.uint8)
+
+
+def png(pixels: np.ndarray, *, palette: bool = False) -> bytes:
+    out, picture = io.BytesIO(), Image.fromarray(pixels)
+    if palette:
+        picture.putpalette(list(range(255, -1, -1)) * 3)
+    picture.save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.fixture
+def stuff(official: Path) -> Path:
+    """The folder of the label maps."""
+    folder = official / "stuffthingmaps" / "val2017"
+    folder.mkdir(parents=True)
+    for number in SIZES:
+        (folder / f"{number}.png").write_bytes(png(label_map(number)))
+    return folder
+
+
+def zipped(root: Path, place: Path, top: str = "") -> Path:
+    with zipfile.ZipFile(place, "w") as archive:
+        for file in sorted(root.rglob("*.*")):
+            archive.write(file, top / file.relative_to(root))
+    return place
+
+
+def opened(root: Path, **options: Any) -> Any:
+    return open_instances("coco", "val2017", root=str(root), semantic=True, **options)
+
+
+def found_map(source: Any, index: int) -> np.ndarray:
+    record = source[index]
+    return record["semantic"].classes(tuple(record["size"].tolist()), record["name"])
+
+
+@pytest.mark.parametrize("top", [None, "", "coco"], ids=["directory", "zip", "zip with a folder around"])
+def test_label_maps_come_along_when_asked_for(top: str | None, stuff: Path, tmp_path_factory: Any):
+    root = official = stuff.parents[1]
+    if top is not None:
+        root = zipped(official, tmp_path_factory.mktemp("packed") / official.name, top)
+    for training, ids in ((False, list(SIZES)), (True, [12, 5])):
+        source = pickle.loads(pickle.dumps(opened(root, training=training)))
+        assert source.semantic_classes == 183
+        for index, number in enumerate(ids):
+            np.testing.assert_array_equal(found_map(source, index), label_map(number))
+    assert opened(root).fingerprint == opened(official).fingerprint
+
+
+def test_who_does_not_ask_for_label_maps_notices_nothing_of_them(official: Path, stuff: Path):
+    with_maps = opened(official).fingerprint
+    (stuff / "5.png").unlink()
+    source = open_instances("coco", "val2017", root=str(official))
+    assert source.semantic_classes == 0
+    assert "semantic" not in source[0]
+    without = source.fingerprint
+    for file in stuff.iterdir():
+        file.unlink()
+    stuff.rmdir()
+    asked = opened(official)
+    assert asked.semantic_classes == 0
+    assert "semantic" not in asked[0]
+    assert asked.fingerprint == without != with_maps
+
+
+def test_the_fingerprint_sees_a_label_map(official: Path, stuff: Path):
+    before = opened(official).fingerprint
+    (stuff / "12.png").write_bytes(png(255 - label_map(12)))
+    assert opened(official).fingerprint != before
+
+
+def test_a_missing_label_map_is_named_with_how_many_others(official: Path, stuff: Path):
+    for number in (5, 31):
+        (stuff / f"{number}.png").unlink()
+    sentence = (
+        r"stuffthingmaps/val2017/5.png is missing: the label map of image 5 of "
+        r"\S*instances_val2017.json; so are 1 others$"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        opened(official)
+
+
+ODD_MAPS = {
+    "of another size": (
+        png(np.zeros((40, 61), np.uint8)),
+        r"it is 40 x 61 pixels and its picture \S*val2017/12.jpg is 40 x 60$",
+    ),
+    "of a picture that was turned": (png(np.zeros((60, 40), np.uint8)), r"is 40 x 60 \(turned by 90 degrees"),
+    "of colours": (
+        png(np.random.RandomState(0).randint(0, 255, (40, 60, 3)).astype(np.uint8)),
+        "it has three channels of different values",
+    ),
+    "of 16 bits": (png(np.full((40, 60), 300, np.uint16)), "it has the value 300 in 2400 of 2400 pixels"),
+    "with a value of no class": (
+        png(np.full((40, 60), 183, np.uint8)),
+        "it has the value 183 in 2400 of 2400 pixels; the 183 classes have 0 to 182, and 255 is ignored$",
+    ),
+    "that is a JPEG": (jpeg(40, 60), "a JPEG file does not keep values as they are"),
+    "that is cut off": (png(label_map(12))[:500], "truncated"),
+}
+
+
+@pytest.mark.parametrize("name", ODD_MAPS)
+def test_an_odd_label_map_is_one_sentence_with_its_file(name: str, official: Path, stuff: Path):
+    data, sentence = ODD_MAPS[name]
+    (stuff / "12.png").write_bytes(data)
+    example = DetectionTrain(Augmentation(), semantic_stride=8)
+    with pytest.raises(UnreadablePicture, match=sentence) as caught:
+        example(opened(official)[0], np.random.default_rng(0))
+    assert str(caught.value).startswith(f"{stuff / '12.png'} cannot be read as a label map: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_palette_changes_nothing_of_a_label_map(official: Path, stuff: Path):
+    (stuff / "12.png").write_bytes(png(label_map(12), palette=True))
+    np.testing.assert_array_equal(found_map(opened(official), 0), label_map(12))
+
+
+def test_a_prepared_set_gives_the_same_label_maps(official: Path, stuff: Path, tmp_path: Path):
+    root = str(tmp_path / "tfds")
+    name = coco_records.prepare(str(official), ["val2017"], root)
+    for training in (False, True):
+        ours = opened(official, training=training)
+        theirs = open_instances(name, "val2017", root=root, training=training, semantic=True)
+        assert theirs.semantic_classes == 183
+        for index in range(len(ours)):
+            assert theirs[index]["image"] == ours[index]["image"]
+            assert theirs[index]["semantic"].data == ours[index]["semantic"].data
+            np.testing.assert_array_equal(found_map(theirs, index), found_map(ours, index))
+    plain = open_instances(name, "val2017", root=root, training=True)
+    assert plain.semantic_classes == 0
+    assert "semantic" not in plain[0]
+    assert plain.fingerprint != theirs.fingerprint
+
+
+def test_a_set_prepared_without_label_maps_says_so(official: Path, tmp_path: Path, request: Any):
+    root = str(tmp_path / "tfds")
+    name = coco_records.prepare(str(official), ["val2017"], root)
+    source = open_instances(name, "val2017", root=root, semantic=True)
+    assert source.semantic_classes == 0
+    assert "semantic" not in source[0]
+    assert source.fingerprint == open_instances(name, "val2017", root=root).fingerprint
+    request.getfixturevalue("stuff")  # now they are there, and the set stays as it was
+    with pytest.raises(
+        ValueError, match=r"coco_records/1.0.0 was prepared before, without the label maps of val2017"
+    ):
+        coco_records.prepare(str(official), ["val2017"], root)

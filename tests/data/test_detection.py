@@ -5,6 +5,7 @@ import itertools
 import pickle
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -14,7 +15,11 @@ from swin_jax.data.decode import UnreadablePicture
 from swin_jax.data.detection import DetectionEval, DetectionTrain
 from swin_jax.data.detection_geometry import DRAWS, FLIP, Augmentation, canvas_of, canvases
 from swin_jax.data.instances import Instances, runs_of
+from swin_jax.data.labels import LabelCoding, LabelMap, default_palette
 from swin_jax.data.pipeline import eval_batches, train_batches
+from swin_jax.data.sources import shapes
+from swin_jax.data.sources.instances import SceneInstances, open_instances
+from swin_jax.data.sources.outlines import CLASSES
 
 PUBLISHED = Augmentation()
 SMALL = Augmentation(
@@ -279,3 +284,145 @@ def test_uniforms_are_uniform_and_independent():
     assert np.abs(correlation).max() < 0.04
     np.testing.assert_array_equal(plan.uniforms(3, np.array([77]), DRAWS)[0], numbers[77])
     assert not np.array_equal(plan.uniforms(4, np.array([77]), DRAWS)[0], numbers[77])
+
+
+MAPPED = dataclasses.replace(TRAIN, semantic_stride=8)
+CODING = LabelCoding(("nothing", *Rectangles.class_names), default_palette(4), (0, 1, 2, 3))
+
+
+class MappedRectangles(Rectangles):
+    """Rectangles with label maps: 1 + label where one is, 0 elsewhere, and the first row is ignored."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        record = super().__getitem__(index)
+        shown = record["image"] > 0
+        labels = np.where(shown.any(axis=-1), 1 + shown.argmax(axis=-1), 0).astype(np.uint8)
+        labels[0] = 255
+        return record | {"semantic": LabelMap(labels, CODING, f"{index}_map.png")}
+
+
+def cells_of(row: dict[str, np.ndarray], stride: int) -> np.ndarray:
+    """(y, x) of the upper left pixels of a row's cells, [2, rows, columns]."""
+    return stride * np.indices(row["semantic"].shape)
+
+
+@pytest.mark.parametrize("index", range(12))
+def test_a_label_map_goes_through_the_geometry_of_its_picture(index: int):
+    record = MappedRectangles()[index]
+    whole = dataclasses.replace(MAPPED, semantic_stride=1)
+    mirrored = 0
+    for uniforms in draws(8, seed=index):
+        full, row = whole.row(record, uniforms), MAPPED.row(record, uniforms)
+        labels, canvas = full["semantic"], row["image"].shape[:2]
+        assert labels.shape == canvas
+        assert row["semantic"].shape == (canvas[0] // 8, canvas[1] // 8)
+        assert row["semantic"].dtype == np.uint8
+        # As OpenMMLab reduces it.
+        reduced = cv2.resize(labels, None, fx=1 / 8, fy=1 / 8, interpolation=cv2.INTER_NEAREST)
+        np.testing.assert_array_equal(row["semantic"], reduced)
+        height, width = row["size"].tolist()
+        assert (labels[height:] == 255).all()
+        assert (labels[:, width:] == 255).all()
+        # Away from edges, which the picture's resize blurs, colours and classes are the same.
+        for channel in range(3):
+            colour = full["image"][:height, :width, channel]
+            inner = cv2.erode((colour == 255).astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
+            assert (labels[:height, :width][inner] == 1 + channel).all()
+        nothing = cv2.dilate(full["image"][:height, :width].max(axis=-1), np.ones((7, 7), np.uint8)) == 0
+        assert np.isin(labels[:height, :width][nothing], (0, 255)).all()
+        mirrored += uniforms[FLIP] < 0.5
+    assert 0 < mirrored < 8
+
+
+@pytest.mark.parametrize("index", range(12))
+def test_boxes_hold_the_cells_of_their_classes(index: int):
+    record = MappedRectangles()[index]
+    for uniforms in draws(20, seed=index):
+        row = MAPPED.row(record, uniforms)
+        y, x = cells_of(row, 8)
+        for place in np.flatnonzero(row["box_valid"]):
+            x1, y1, x2, y2 = row["boxes"][place]
+            own = row["semantic"] == 1 + row["labels"][place]
+            # A nearest resize is off by less than a pixel, and the second one enlarges what the first was off by.
+            near, inner = ((x >= x1 - by) & (x < x2 + by) & (y >= y1 - by) & (y < y2 + by) for by in (2, -2))
+            assert not own[~near].any()
+            assert own[inner & (row["semantic"] != 255)].all()
+        annotated = 1 + row["labels"][row["box_valid"]]
+        assert np.isin(row["semantic"], [0, 255, *annotated]).all()
+
+
+def test_a_mirrored_map_is_the_map_mirrored():
+    record, uniforms = MappedRectangles()[2], draws(1)[0]
+    whole = dataclasses.replace(MAPPED, semantic_stride=1)
+    rows = []
+    for flip in (0.1, 0.9):
+        uniforms[FLIP] = flip
+        rows.append(whole.row(record, uniforms)["semantic"])
+    width = whole.row(record, uniforms)["size"][1]
+    np.testing.assert_array_equal(rows[0][:, :width], rows[1][:, :width][:, ::-1])
+    assert not np.array_equal(*rows)
+
+
+def test_a_map_changes_nothing_else_of_a_row():
+    record = MappedRectangles()[2]
+    for uniforms in draws(5):
+        plain, mapped = TRAIN.row(record, uniforms), MAPPED.row(record, uniforms)
+        assert mapped.keys() - plain.keys() == {"semantic"}
+        same([plain], [{name: mapped[name] for name in plain}])
+
+
+def test_batches_hold_label_maps():
+    stream = train_batches(MappedRectangles(), MAPPED, batch_size=4, seed=7)
+    for batch in (next(stream) for _ in range(8)):
+        height, width = batch["image"].shape[1:3]
+        assert batch["semantic"].shape == (4, height // 8, width // 8)
+
+
+def test_a_picture_without_a_fitting_map_is_one_sentence():
+    with pytest.raises(ValueError, match=r"^2.png has no label map; training with a semantic branch needs"):
+        MAPPED.row(Rectangles()[2], draws(1)[0])
+    odd = LabelMap(np.zeros((9, 8), np.uint8), CODING, "map.png")
+    record = Rectangles()[2] | {"semantic": odd}
+    size = " x ".join(str(side) for side in Rectangles().sizes[2])
+    with pytest.raises(
+        UnreadablePicture, match=rf"^map.png .* is 9 x 8 pixels and its picture 2.png is {size}$"
+    ):
+        MAPPED.row(record, draws(1)[0])
+    for stride in (-8, 12, 64):
+        with pytest.raises(ValueError, match=f"semantic_stride is {stride}; give a divisor of 32, such as 8"):
+            DetectionTrain(semantic_stride=stride)
+
+
+@pytest.fixture
+def scenes(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> SceneInstances:
+    monkeypatch.setattr(shapes, "SPLITS", {"train": 6, "val": 1})
+    found = open_instances("shapes/hard", "train", root=str(tmp_path), semantic=True)
+    assert isinstance(found, SceneInstances)
+    plain = open_instances("shapes/hard", "train", root=str(tmp_path))
+    assert plain.semantic_classes == 0
+    assert "semantic" not in plain[0]
+    assert plain.fingerprint == found.fingerprint
+    return found
+
+
+def test_scenes_have_label_maps_in_which_0_is_the_background(scenes: SceneInstances):
+    assert scenes.semantic_classes == len(CLASSES) + 1
+    example = DetectionTrain(
+        Augmentation((96, 128), 160, 0.5, (100, 120), (60, 110)), max_boxes=20, mask_size=0, semantic_stride=8
+    )
+    for index in range(len(scenes)):
+        found = scenes[index]["instances"]
+        labels = scenes[index]["semantic"].classes((128, 128), "scene")
+        for label in range(len(CLASSES)):
+            assert (labels == 1 + label).sum() == found.areas[found.labels == label].sum()
+        for uniforms in draws(10, seed=index):
+            row = example.row(scenes[index], uniforms)
+            y, x = cells_of(row, 8)
+            for label in np.unique(row["semantic"]):
+                if label in (0, 255):
+                    continue
+                boxes = row["boxes"][row["box_valid"] & (row["labels"] == label - 1)]
+                held = [
+                    (x >= x1 - 2) & (x < x2 + 2) & (y >= y1 - 2) & (y < y2 + 2) for x1, y1, x2, y2 in boxes
+                ]
+                assert np.any(held, axis=0)[row["semantic"] == label].all()

@@ -3,15 +3,16 @@
 import contextlib
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from swin_jax.data.decode import UnreadablePicture
+from swin_jax.data.labels import LabelMap
 from swin_jax.data.sources.base import Record, digest, spread
-from swin_jax.data.sources.coco import CocoPictures, open_coco
+from swin_jax.data.sources.coco import STUFF_CLASSES, CocoPictures, encoded, open_coco, stuff_coding
 from swin_jax.data.sources.coco_format import Annotations
 from swin_jax.data.sources.tfds_source import CHECKED, TfdsRecords, open_builder
 
@@ -21,8 +22,8 @@ CATEGORIES = "categories"
 class CocoRecords(tfds.core.GeneratorBasedBuilder):
     """Pictures with the instances of COCO's annotation files (Lin et al., 2014).
 
-    Pictures are stored as they were, and of each the JSON of its annotations: everything, also what training leaves
-    out.
+    Pictures are stored as they were, with their label maps where there are any, and of each the JSON of its
+    annotations: everything, also what training leaves out.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -42,6 +43,9 @@ class CocoRecords(tfds.core.GeneratorBasedBuilder):
             "width": np.int64,
             "annotations": tfds.features.Text(),
             "file_name": tfds.features.Text(),
+            "semantic": tfds.features.Sequence(  # of one map, or of none
+                tfds.features.Image(shape=(None, None, 1), encoding_format="png")
+            ),
         }
         return self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict(features),
@@ -58,15 +62,18 @@ class CocoRecords(tfds.core.GeneratorBasedBuilder):
         for index in range(len(source)):
             truth = source.truth_of([index])
             (image,) = truth["images"]
+            record = source[index]
+            maps = [io.BytesIO(record["semantic"].data)] if "semantic" in record else []
             yield (
                 index,
                 {
-                    "image": io.BytesIO(source[index]["image"]),
+                    "image": io.BytesIO(record["image"]),
                     "image_id": image["id"],
                     "height": image["height"],
                     "width": image["width"],
                     "annotations": json.dumps(truth["annotations"], default=bytes.decode),
                     "file_name": image["file_name"],
+                    "semantic": maps,
                 },
             )
 
@@ -74,13 +81,16 @@ class CocoRecords(tfds.core.GeneratorBasedBuilder):
 def prepare(archive: str, splits: Sequence[str], directory: str) -> str:
     """Builds the set from `archive`, COCO's official layout as a zip or folder, in the tfds data directory `directory`.
 
+    Label maps of COCO-Stuff are stored along where the archive has them, see `CocoPictures`.
+
     Returns:
       The name by which it is read.
 
     Raises:
-      ValueError: the archive is not what it should be, or the directory cannot be written.
+      ValueError: the archive is not what it should be, the directory cannot be written, or holds the set without the
+        label maps that the archive has.
     """
-    sources = {split: open_coco(archive, split, training=False) for split in splits}
+    sources = {split: open_coco(archive, split, training=False, semantic=True) for split in splits}
     if len({source.class_names for source in sources.values()}) > 1:
         raise ValueError(f"the splits {', '.join(splits)} have different categories; prepare them apart")
     try:
@@ -92,14 +102,36 @@ def prepare(archive: str, splits: Sequence[str], directory: str) -> str:
         raise ValueError(
             f"{directory} cannot be written ({error.strerror or error}); name another"
         ) from error
-    return f"tfds:{builder.info.name}"
+    # What is there already is left as it is.
+    kind = f"tfds:{builder.info.name}"
+    with_maps = [split for split, source in sources.items() if source.semantic_classes]
+    lacking = [split for split in with_maps if not _maps(TfdsRecords(builder, split, kind).features(0))]
+    if lacking:
+        raise ValueError(
+            f"{builder.data_dir} was prepared before, without the label maps of {', '.join(lacking)}; remove it and "
+            "prepare it again"
+        )
+    return kind
+
+
+def _maps(stored: Mapping[str, Any]) -> Sequence[bytes]:
+    """An example's encoded label maps: one or none. Sets from before the feature was there read as none."""
+    return stored["semantic"].bytes_list.value
 
 
 class RecordedInstances(TfdsRecords):
     """One split of `CocoRecords`: the records that it was made of."""
 
-    def __init__(self, builder: tfds.core.DatasetBuilder, split: str, kind: str, *, training: bool):
-        """Arguments and errors as `TfdsRecords`; `training` as `CocoPictures`.
+    def __init__(
+        self,
+        builder: tfds.core.DatasetBuilder,
+        split: str,
+        kind: str,
+        *,
+        training: bool,
+        semantic: bool = False,
+    ):
+        """Arguments and errors as `TfdsRecords`; `training` and `semantic` as `CocoPictures`.
 
         Raises:
           ValueError: the set holds other things.
@@ -117,7 +149,9 @@ class RecordedInstances(TfdsRecords):
         self.has_masks = self._annotations.has_masks
         kept = self._annotations.trainable() if training else np.ones(len(self._annotations), bool)
         self._chosen = np.flatnonzero(kept)
-        self._sample = digest(*(self[index]["image"] for index in spread(CHECKED, len(self))))
+        with_maps = semantic and any(_maps(self.features(row)) for row in self._rows[:1])
+        self.semantic_classes = STUFF_CLASSES if with_maps else 0
+        self._sample = digest(*encoded([self[index] for index in spread(CHECKED, len(self))]))
 
     def _joined(self, categories: Any) -> dict[str, Any]:
         """What all records together have annotated."""
@@ -134,7 +168,7 @@ class RecordedInstances(TfdsRecords):
 
     @property
     def fingerprint(self) -> str:
-        """Of all annotations, and of a few whole pictures."""
+        """Of all annotations, and of a few whole pictures and label maps."""
         return digest(self.identity, self.class_names, self._chosen, *self._annotations.parts(), self._sample)
 
     @property
@@ -155,7 +189,7 @@ class RecordedInstances(TfdsRecords):
         name, image = self.name(place, stored), stored["image"].bytes_list.value
         if len(image) != 1:
             raise UnreadablePicture(name, f"it holds {len(image)} pictures, expected one")
-        return {
+        record = {
             "image": image[0],
             "instances": self._annotations.of_picture(place),
             "image_id": int(self._annotations.image_ids[place]),
@@ -163,13 +197,21 @@ class RecordedInstances(TfdsRecords):
             "label": -1,
             "name": name,
         }
+        if self.semantic_classes:
+            maps = _maps(stored)
+            if len(maps) != 1:
+                raise UnreadablePicture(name, f"it holds {len(maps)} label maps, expected one")
+            record["semantic"] = LabelMap(maps[0], stuff_coding(), name)
+        return record
 
 
-def open_records(name: str, split: str, *, root: str | None = None, training: bool) -> RecordedInstances:
+def open_records(
+    name: str, split: str, *, root: str | None = None, training: bool, semantic: bool = False
+) -> RecordedInstances:
     """One split of what `prepare` made.
 
     Raises:
       ValueError: as `open_builder`, and if there is no such split, or the set holds no instances.
     """
     builder, kind = open_builder(name, root=root)
-    return RecordedInstances(builder, split, kind, training=training)
+    return RecordedInstances(builder, split, kind, training=training, semantic=semantic)

@@ -6,10 +6,12 @@ import cv2
 import numpy as np
 
 from swin_jax.data.instances import Instances, runs_of
+from swin_jax.data.labels import LabelMap
 from swin_jax.data.sources.base import Record, Source, digest
 from swin_jax.data.sources.coco import open_coco, open_coco_format
 from swin_jax.data.sources.outlines import CLASSES
 from swin_jax.data.sources.scenes import SIZE
+from swin_jax.data.sources.semantic import scene_coding
 from swin_jax.data.sources.shapes import open_shapes
 
 KINDS = ("shapes/easy", "shapes/hard", "coco", "instances", "tfds:<name>")
@@ -18,13 +20,20 @@ KINDS = ("shapes/easy", "shapes/hard", "coco", "instances", "tfds:<name>")
 @runtime_checkable
 class InstanceSource(Source, Protocol):
     """A source whose records hold `instances` (an `Instances` in the picture's pixels), `image_id` and `size` (height,
-    width); their `label` is -1. `category_ids` are the numbers by which the data set's own files call the classes."""
+    width); their `label` is -1. `category_ids` are the numbers by which the data set's own files call the classes.
+
+    Where `semantic_classes` is not 0, records hold `semantic`, too: a `LabelMap` of so many classes, things and stuff,
+    which are not those of the objects.
+    """
 
     @property
     def category_ids(self) -> tuple[int, ...]: ...
 
     @property
     def has_masks(self) -> bool: ...
+
+    @property
+    def semantic_classes(self) -> int: ...
 
     @property
     def sizes(self) -> np.ndarray: ...  # (height, width), int32 [n, 2]
@@ -35,7 +44,7 @@ class InstanceSource(Source, Protocol):
 
 
 def open_instances(
-    kind: str, split: str, *, root: str | None = None, training: bool = False
+    kind: str, split: str, *, root: str | None = None, training: bool = False, semantic: bool = False
 ) -> InstanceSource:
     """The examples of one split.
 
@@ -45,16 +54,19 @@ def open_instances(
       split: as the set calls it; "train[:200]" is its first 200 pictures.
       root: directory or zip of the files; tfds data directory of the others (None: the usual place).
       training: leaves out pictures without a countable object.
+      semantic: reads label maps along, where the data have them: `semantic_classes` tells.
 
     Raises:
       ValueError: kind or split is unknown, or the data are missing or not as expected.
     """
     if kind.startswith("shapes/"):
-        return SceneInstances(open_shapes(kind.removeprefix("shapes/"), split, root=root))
+        scenes = open_shapes(kind.removeprefix("shapes/"), split, root=root)
+        return SceneInstances(scenes, semantic=semantic)
     if kind.startswith("tfds:"):
         from swin_jax.data.sources.coco_records import open_records
 
-        return open_records(kind.removeprefix("tfds:"), split, root=root, training=training)
+        name = kind.removeprefix("tfds:")
+        return open_records(name, split, root=root, training=training, semantic=semantic)
     openers = {"coco": open_coco, "instances": open_coco_format}
     if kind not in openers:
         raise ValueError(
@@ -62,7 +74,7 @@ def open_instances(
         )
     if not root:
         raise ValueError(f"the data source {kind!r} needs its root: a directory or zip in COCO's format")
-    return openers[kind](root, split, training=training)
+    return openers[kind](root, split, training=training, semantic=semantic)
 
 
 class SceneInstances:
@@ -72,8 +84,10 @@ class SceneInstances:
     category_ids = tuple(range(1, len(CLASSES) + 1))
     has_masks = True
 
-    def __init__(self, scenes: Source):
+    def __init__(self, scenes: Source, *, semantic: bool = False):
+        """`semantic`: whether records hold the scenes' label maps, in which 0 is the background."""
         self._scenes = scenes
+        self._coding = scene_coding() if semantic else None
 
     @property
     def identity(self) -> str:
@@ -84,6 +98,10 @@ class SceneInstances:
         return digest(self.identity, self.class_names, self._scenes.fingerprint)
 
     @property
+    def semantic_classes(self) -> int:
+        return 0 if self._coding is None else len(self._coding.class_names)
+
+    @property
     def sizes(self) -> np.ndarray:
         return np.full((len(self), 2), SIZE, np.int32)
 
@@ -91,15 +109,18 @@ class SceneInstances:
         return len(self._scenes)
 
     def __getitem__(self, index: int) -> Record:
-        record = self._scenes[index]
-        return {
-            "image": record["image"],
-            "instances": self._instances(index, record),
+        scene = self._scenes[index]
+        record = {
+            "image": scene["image"],
+            "instances": self._instances(index, scene),
             "image_id": index + 1,
             "size": np.array([SIZE, SIZE], np.int32),
             "label": -1,
-            "name": record["name"],
+            "name": scene["name"],
         }
+        if self._coding is not None:
+            record["semantic"] = LabelMap(scene["semantic"], self._coding, scene["name"])
+        return record
 
     def _instances(self, index: int, record: Record) -> Instances:
         numbers = cv2.imdecode(np.frombuffer(record["instances"], np.uint8), cv2.IMREAD_GRAYSCALE)

@@ -60,9 +60,8 @@ class SemanticScenes:
 
     def __init__(self, scenes: Source):
         self._scenes = scenes
-        self.class_names = (BACKGROUND, *CLASSES)
-        palette = ((60, 60, 60), *default_palette(len(CLASSES)))
-        self.coding = LabelCoding(self.class_names, palette, values=tuple(range(len(palette))))
+        self.coding = scene_coding()
+        self.class_names = self.coding.class_names
 
     @property
     def identity(self) -> str:
@@ -83,6 +82,12 @@ class SemanticScenes:
             "label": -1,
             "name": record["name"],
         }
+
+
+def scene_coding() -> LabelCoding:
+    """Of the embedded data set's semantic maps."""
+    palette = ((60, 60, 60), *default_palette(len(CLASSES)))
+    return LabelCoding((BACKGROUND, *CLASSES), palette, values=tuple(range(len(palette))))
 
 
 class TfdsLabelMaps(TfdsRecords):
