@@ -123,11 +123,12 @@ def open_data(config: Config, *, eval_split: str | None = None) -> Data:
     data = config.data
     check_repeats(data.repeats)
     root = data.root or None
-    opener = inputs_of(config).open_source
-    train = opener(data.source, data.train_split, root=root, training=True)
-    evaluation = opener(data.source, eval_split or data.eval_split, root=root)
-    for source in (train, evaluation):
-        inputs_of(config).check_source(config, source)
+    of_task = inputs_of(config)
+    options = of_task.training_options(config)
+    train = of_task.open_source(data.source, data.train_split, root=root, training=True, **options)
+    of_task.check_train_source(config, train)
+    evaluation = of_task.open_source(data.source, eval_split or data.eval_split, root=root)
+    of_task.check_source(config, evaluation)
     return Data(train, evaluation, train_example(config), eval_example(config), config)
 
 
@@ -165,13 +166,17 @@ class Inputs:
         open_source: (kind, split, root, training) -> the examples of a split; some data are only evaluated on.
         train_example: what becomes of a record in training.
         eval_example: and in evaluation.
-      check_source: raises ValueError where a source lacks what the experiment needs of it.
+        check_source: raises ValueError where a source lacks what the experiment needs of it.
+        check_train_source: the same, of the one that is trained on.
+        training_options: how `open_source` is asked for what is trained on, beside that it is.
     """
 
     open_source: Callable[..., Source]
     train_example: Callable[[Config], Example]
     eval_example: Callable[[Config], Example]
     check_source: Callable[[Config, Source], None] = lambda config, source: None
+    check_train_source: Callable[[Config, Source], None] = lambda config, source: None
+    training_options: Callable[[Config], dict[str, Any]] = lambda config: {}
 
 
 def _open_pictures(kind: str, split: str, *, root: str | None = None, training: bool = False) -> Source:
@@ -183,7 +188,12 @@ def _open_pictures(kind: str, split: str, *, root: str | None = None, training: 
 INPUTS = {
     "classification": Inputs(_open_pictures, _classification_train, _classification_eval),
     "detection": Inputs(
-        detection.open_source, detection.train_example, detection.eval_example, detection.check_source
+        detection.open_source,
+        detection.train_example,
+        detection.eval_example,
+        detection.check_source,
+        detection.check_train_source,
+        detection.training_options,
     ),
     "segmentation": Inputs(segmentation.open_source, segmentation.train_example, segmentation.eval_example),
 }

@@ -10,8 +10,9 @@ from swin_jax.data.detection_geometry import Augmentation
 from swin_jax.data.instaboost import InstaBoost
 from swin_jax.data.labels import LabelCoding, default_palette
 from swin_jax.data.sources.base import Source
+from swin_jax.models.detection_heads import SEMANTIC_LEVEL
 from swin_jax.models.detectors import create_detector
-from swin_jax.models.mask_rcnn import MaskRCNN
+from swin_jax.models.mask_rcnn import STRIDES, MaskRCNN
 from swin_jax.models.registry import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from swin_jax.tasks.detection import Detection, Seen, metric
 from swin_jax.tasks.two_stage_settings import (
@@ -41,6 +42,33 @@ def open_source(
     return open_instances(kind, split, root=root, training=training, semantic=semantic)
 
 
+def training_options(config: Config) -> dict[str, Any]:
+    """How `open_source` is asked for data to train on."""
+    return {"semantic": semantic_classes(config) > 0}
+
+
+def semantic_classes(config: Config) -> int:
+    """Classes of the label maps that the model's semantic branch learns; 0 without one."""
+    published = getattr(create_detector(config.model.name), "semantic_classes", 0)
+    return published and _given(config.model.semantic_classes, published)
+
+
+def check_train_source(config: Config, source: Any) -> None:
+    """Raises ValueError as `check_source`, and where a semantic branch is to learn from data without its label maps."""
+    check_source(config, source)
+    wanted = semantic_classes(config)
+    if wanted and not source.semantic_classes:
+        raise ValueError(
+            f"{source.identity} has no label maps, and the semantic branch of {config.model.name} learns from them; "
+            "give COCO's stuff maps as stuffthingmaps/<split>/<picture>.png beside the pictures, or train another model"
+        )
+    if wanted and source.semantic_classes != wanted:
+        raise ValueError(
+            f"the label maps of {source.identity} have {source.semantic_classes} classes, model.semantic_classes is "
+            f"{wanted}; set it to theirs"
+        )
+
+
 def check_source(config: Config, source: Any) -> None:
     """Raises ValueError where data without masks are to train a mask head, or to have their objects cut out."""
     if with_masks(config) and not source.has_masks:
@@ -68,6 +96,7 @@ def train_example(config: Config) -> DetectionTrain:
         max_boxes=data.max_boxes,
         mask_size=data.mask_size if with_masks(config) else 0,
         instaboost=InstaBoost(probability=data.instaboost) if data.instaboost else None,
+        semantic_stride=STRIDES[SEMANTIC_LEVEL] if semantic_classes(config) else 0,
     )
 
 
