@@ -26,6 +26,9 @@ DETECTORS = {
     "mask_rcnn_resnet50": (44_396_336, 260e9),
     "mask_rcnn_swin_tiny": (47_794_602, 267e9),
     "mask_rcnn_swin_small": (69_112_506, 359e9),
+    "cascade_mask_rcnn_resnet50": (82_231_538, 739e9),
+    "cascade_mask_rcnn_swin_base": (144_977_002, 982e9),
+    "htcpp_swin_large": (284_741_117, 1470e9),
 }
 
 

@@ -1,6 +1,7 @@
 """A detector's losses and detections: padding and devices change nothing, no ground truth is no harm."""
 
-from functools import cache
+import dataclasses
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -11,40 +12,46 @@ from jax.sharding import Mesh
 
 from swin_jax.models.detectors import create_detector
 from swin_jax.tasks.detection import Detection, Seen
-from swin_jax.tasks.two_stage import Proposing, Sampling, Selecting, TwoStage
-from swin_jax.tasks.two_stage_inference import View, into, out_of
+from swin_jax.tasks.two_stage_inference import View, find, into, out_of
+from swin_jax.tasks.two_stage_settings import (
+    BoxLoss,
+    Proposing,
+    Sampling,
+    Selecting,
+    TwoStage,
+    published_settings,
+)
 from swin_jax.training.sharding import make_mesh, put_batch, replicated
 from swin_jax.training.state import global_gradients, ratio
 
 SIDE, OBJECTS, CROP, CLASSES = 64, 100, 14, 3
-SETTINGS = TwoStage(
-    anchor_scales=(4.0,),
-    anchor_sampling=Sampling(16, 8),
-    train_proposals=Proposing(20, 20),
-    test_proposals=Proposing(20, 20),
-    roi_sampling=Sampling(12, 6),
-    finest=16.0,
-    points=1,
-    selecting=Selecting(least_score=0.0, most=6),
-)
-MODEL = create_detector(
-    "mask_rcnn_swin_tiny",
-    CLASSES,
-    embed_dim=4,
-    depths=(1, 1),
-    num_heads=(1, 1),
-    window_size=2,
-    channels=4,
-    fc_channels=8,
-    mask_channels=4,
-    mask_convs=1,
-)
+MASK_RCNN, CASCADE, HTC = "mask_rcnn_swin_tiny", "cascade_mask_rcnn_swin_tiny", "htcpp_swin_tiny"
+FIELDS = {
+    MASK_RCNN: {},
+    CASCADE: {"box_convs": 1},
+    HTC: {"box_convs": 1, "semantic_classes": CLASSES + 1},
+}
+SEEN = Seen()
 
 
 @cache
-def task(**seen: Any) -> Detection:
+def task(name: str = MASK_RCNN, *, seen: Seen = SEEN, **fields: Any) -> Detection:
+    model = create_detector(
+        name,
+        CLASSES,
+        embed_dim=4,
+        depths=(1, 1),
+        num_heads=(1, 1),
+        window_size=2,
+        channels=4,
+        fc_channels=8,
+        mask_channels=4,
+        mask_convs=1,
+        **FIELDS[name],
+        **fields,
+    )
     return Detection(
-        model=MODEL,
+        model=model,
         canvases=((SIDE, SIDE),),
         max_boxes=OBJECTS,
         mask_size=CROP,
@@ -52,14 +59,31 @@ def task(**seen: Any) -> Detection:
         palette=((1, 1, 1), (2, 2, 2), (3, 3, 3)),
         mean=(0.5, 0.5, 0.5),
         std=(0.2, 0.2, 0.2),
-        settings=SETTINGS,
-        seen=Seen(**seen),
+        settings=dataclasses.replace(
+            published_settings(model),
+            anchor_scales=(4.0,),
+            anchor_sampling=Sampling(16, 8),
+            train_proposals=Proposing(20, 20),
+            test_proposals=Proposing(20, 20),
+            roi_sampling=Sampling(12, 6),
+            finest=16.0,
+            points=1,
+            selecting=Selecting(least_score=0.0, most=6),
+        ),
+        seen=seen,
     )
 
 
 @cache
-def variables() -> tuple[Any, Any]:
-    return jax.jit(task().init)(jax.random.key(0))
+def variables(name: str = MASK_RCNN, **fields: Any) -> tuple[Any, Any]:
+    return jax.jit(task(name, **fields).init)(jax.random.key(0))
+
+
+def terms_of(name: str) -> set[str]:
+    heads = {"cls", "box", "mask"}
+    if name != MASK_RCNN:
+        heads = {f"stage{stage}_{term}" for stage in range(3) for term in heads}
+    return {"rpn_cls", "rpn_box"} | heads | ({"semantic"} if name == HTC else set())
 
 
 def batch(objects: int = 3, rows: int = 8) -> dict[str, np.ndarray]:
@@ -77,73 +101,93 @@ def batch(objects: int = 3, rows: int = 8) -> dict[str, np.ndarray]:
         "labels": padded(rng.randint(0, CLASSES, (rows, objects))).astype(np.int32),
         "box_valid": padded(np.ones((rows, objects), bool)),
         "masks": padded(rng.rand(rows, objects, CROP, CROP) < 0.7),
+        "semantic": rng.randint(0, CLASSES + 1, (rows, SIDE // 8, SIDE // 8)).astype(np.uint8),
         "example_index": np.arange(rows, dtype=np.uint32),
         "valid": np.ones(rows, bool),
     }
 
 
-@jax.jit
-def gradients(params: Any, model_state: Any, rows: Any) -> Any:
+@partial(jax.jit, static_argnames="name")
+def gradients(params: Any, model_state: Any, rows: Any, name: str = MASK_RCNN) -> Any:
     found, terms, metrics, _ = global_gradients(
-        task(), params, model_state, rows, jax.random.key(1), accumulation=1
+        task(name), params, model_state, rows, jax.random.key(1), accumulation=1
     )
     return found, {name: ratio(pair) for name, pair in {**terms, **metrics}.items()}
 
 
 @pytest.mark.long
-def test_eight_devices_learn_what_one_does():
+@pytest.mark.parametrize("name", FIELDS)
+def test_eight_devices_learn_what_one_does(name: str):
+    """Batch norms of box heads, too: their statistics are those of all devices' RoIs."""
     results = []
     for count in (1, 8):
         mesh: Mesh = make_mesh(devices=jax.devices()[:count])
-        placed = jax.device_put(variables(), replicated(mesh))
-        results.append(jax.device_get(gradients(*placed, put_batch(batch(), mesh))))
+        placed = jax.device_put(variables(name), replicated(mesh))
+        results.append(jax.device_get(gradients(*placed, put_batch(batch(), mesh), name)))
     (ours, our_terms), (theirs, their_terms) = results
-    assert set(our_terms) >= {"rpn_cls", "rpn_box", "cls", "box", "mask"}
-    for name, value in our_terms.items():
-        assert value == pytest.approx(their_terms[name], rel=1e-5), name
+    assert set(our_terms) >= terms_of(name)
+    for term, value in our_terms.items():
+        assert value == pytest.approx(their_terms[term], rel=1e-5), term
     scale = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(ours))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5 * scale), ours, theirs)
 
 
-@pytest.mark.parametrize("objects", [0, 1, 100], ids=["none, or crowds alone", "one", "a hundred"])
-def test_losses_and_gradients_are_finite_whatever_the_ground_truth(objects: int):
-    found, terms = gradients(*variables(), batch(objects))
+def check_finite(name: str, objects: int) -> None:
+    found, terms = gradients(*variables(name), batch(objects), name)
     assert all(np.isfinite(value) for value in terms.values())
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
-    assert set(terms) >= {"rpn_cls", "rpn_box", "cls", "box", "mask"}  # one program for all
+    assert set(terms) >= terms_of(name)  # one program for all
     if not objects:
-        assert terms["mask"] == terms["box"] == terms["rpn_box"] == 0
-        assert not np.asarray(found["mask_head"]["logits"]["kernel"]).any()
+        assert all(terms[term] == 0 for term in terms_of(name) if term.endswith(("mask", "box")))
+        heads = [head for head in found if head.startswith("mask_head")]
+        assert heads
+        assert not any(np.asarray(found[head]["logits"]["kernel"]).any() for head in heads)
     assert np.asarray(found["rpn"]["objectness"]["kernel"]).any()
 
 
+@pytest.mark.parametrize("objects", [0, 1, 100], ids=["none, or crowds alone", "one", "a hundred"])
+def test_losses_and_gradients_are_finite_whatever_the_ground_truth(objects: int):
+    check_finite(MASK_RCNN, objects)
+
+
 @pytest.mark.long
-def test_what_stands_in_rows_without_object_or_picture_changes_nothing():
+@pytest.mark.parametrize("objects", [0, 1, 100], ids=["none, or crowds alone", "one", "a hundred"])
+@pytest.mark.parametrize("name", [CASCADE, HTC])
+def test_those_of_cascades_are_finite_whatever_the_ground_truth(name: str, objects: int):
+    check_finite(name, objects)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", FIELDS)
+def test_what_stands_in_rows_without_object_or_picture_changes_nothing(name: str):
     plain, rng = batch(), np.random.RandomState(5)
     plain["valid"][6:] = False
-    other = {name: values.copy() for name, values in plain.items()}
+    other = {field: values.copy() for field, values in plain.items()}
     empty = ~plain["box_valid"]
     other["boxes"][empty] = np.sort(rng.uniform(0, SIDE, (empty.sum(), 2, 2)), axis=1).reshape(-1, 4)
     other["labels"][empty] = 2
     other["masks"][empty] = True
     other["boxes"][6:] = [0, 0, 30, 30]
     other["box_valid"][6:] = True
+    other["semantic"][6:] = 0
     for ours, theirs in zip(
-        jax.tree.leaves(gradients(*variables(), plain)),
-        jax.tree.leaves(gradients(*variables(), other)),
+        jax.tree.leaves(gradients(*variables(name), plain, name)),
+        jax.tree.leaves(gradients(*variables(name), other, name)),
         strict=True,
     ):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def seen(**fields: Any) -> dict[str, np.ndarray]:
+def seen(name: str = MASK_RCNN, **fields: Any) -> dict[str, np.ndarray]:
     rows = batch()
     pictures = {name: rows[name] for name in ("image", "size", "valid")} | {
         "original_size": np.array([[128, 96], [50, 60]] * 4, np.int32)
     }
     if fields.get("scales", 1) > 1:
         pictures |= {"image_1": rows["image"], "size_1": rows["size"]}
-    predict = jax.jit(lambda *arguments: task(**fields).predict(*variables(), *arguments))
+    predict = jax.jit(
+        lambda *arguments: task(name, seen=Seen(**fields)).predict(*variables(name), *arguments)
+    )
     return jax.device_get(predict(pictures))
 
 
@@ -202,7 +246,7 @@ def test_the_sheet_shows_annotated_beside_found():
 def test_anchors_of_model_and_settings_must_agree():
     with pytest.raises(ValueError, match=r"the model has 3 anchors a cell, .* make 1"):
         Detection(
-            model=MODEL,
+            model=task().model,
             canvases=((SIDE, SIDE),),
             max_boxes=1,
             mask_size=CROP,
@@ -214,3 +258,45 @@ def test_anchors_of_model_and_settings_must_agree():
         )
     with pytest.raises(ValueError, match=r"detection.roi_positives is 9; expected 1 to the roi_sample of 8"):
         TwoStage(roi_sampling=Sampling(8, 9))
+    with pytest.raises(ValueError, match=r"detection.test_stages is 2; expected 1 to the model's 1 stages"):
+        TwoStage(test_stages=2)
+    with pytest.raises(ValueError, match=r"detection.box_loss is 'l2'; expected one of l1, smooth_l1, giou"):
+        BoxLoss("l2")
+
+
+def test_the_published_settings_of_each_family():
+    mask_rcnn, cascade, htcpp = (published_settings(create_detector(name)) for name in FIELDS)
+    htc = published_settings(create_detector("htc_resnet50"))
+    assert mask_rcnn == TwoStage()
+    assert [stage.matching.positive_iou for stage in cascade.stages] == [0.5, 0.6, 0.7]
+    assert [stage.weight for stage in cascade.stages] == [1.0, 0.5, 0.25]
+    assert cascade.stages[0].matching.low_quality_iou is None
+    assert htc.stages[2].matching.low_quality_iou == 0.7
+    assert cascade.box_loss == htcpp.box_loss == BoxLoss("giou", 10.0)
+    assert htc.box_loss == BoxLoss("smooth_l1")
+    stock = create_detector("cascade_mask_rcnn_swin_tiny", class_agnostic=True, box_convs=0)
+    assert published_settings(stock).box_loss == BoxLoss("smooth_l1")
+    assert (cascade.train_proposals.most, htc.train_proposals.most) == (2000, 2000)
+    assert (cascade.selecting.least_score, htc.selecting.least_score) == (0.05, 0.001)
+    assert (cascade.interleaved, htc.interleaved) == (False, True)
+
+
+def test_of_one_stage_the_first_alone_judges():
+    """Its boxes and probabilities: later stages' weights, whatever they are, change nothing."""
+    name = CASCADE
+    first = dataclasses.replace(task(name).settings, test_stages=1)
+    rows = batch()
+    size, valid = jnp.asarray(rows["size"]), jnp.ones(8, bool)
+    images = jnp.asarray(rows["image"], jnp.float32) / 255
+
+    @jax.jit
+    def run(variables: Any) -> Any:
+        view = View(images, size, mirrored=False)
+        return find(task(name).model, variables, [view], size, valid, first)
+
+    params, state = variables(name)
+    other = jax.tree.map(lambda leaf: leaf + 1, params["box_head2"])
+    found = run({"params": params, **state})
+    changed = run({"params": params | {"box_head2": other, "box_head1": params["box_head1"]}, **state})
+    for field in ("boxes", "scores", "masks"):
+        np.testing.assert_array_equal(found[field], changed[field])
