@@ -4,7 +4,8 @@ All methods are timed in turn within every repeat, so that what else the machine
 """
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -42,11 +43,15 @@ class Size(NamedTuple):
     seconds: float
 
 
+Found = dict[str, dict[str, dict[str, list[float]]]]
 WORKS = ("forward", "forward and backward")
+log = logging.getLogger(__name__)
 
 
 def study(module: ModuleType, scale: str, directory: Path) -> None:
     """Measures a table of `METHODS` at one of its `SIZES`, prints it and writes table.md and table.json.
+
+    Both are written after every layer and model: an accelerator compiles for minutes; who stops keeps what there is.
 
     Raises:
       ValueError: the scale is unknown, or the directory cannot be written.
@@ -54,32 +59,35 @@ def study(module: ModuleType, scale: str, directory: Path) -> None:
     check_choice("scale", scale, tuple(module.SIZES))
     check_workdir(str(directory))
     size: Size = module.SIZES[scale]
-    found = measure(module.METHODS, size)
-    text = markdown(module.METHODS, module.BASE, size, found)
-    write_atomically(directory / "table.md", text.encode())
-    record = {
-        "scale": scale,
-        "size": size._asdict(),
-        "device": jax.devices()[0].device_kind,
-        "seconds": found,
-    }
-    write_atomically(directory / "table.json", json.dumps(record, indent=1).encode() + b"\n")
+    text = ""
+    for found in measure(module.METHODS, size):
+        text = markdown(module.METHODS, module.BASE, size, found)
+        write_atomically(directory / "table.md", text.encode())
+        record = {
+            "scale": scale,
+            "size": size._asdict(),
+            "device": jax.devices()[0].device_kind,
+            "seconds": found,
+        }
+        write_atomically(directory / "table.json", json.dumps(record, indent=1).encode() + b"\n")
+        log.info("measured: %s", ", ".join(f"{work} {place}" for work in found for place in found[work]))
     print(text)
 
 
-def measure(methods: Mapping[str, Method], size: Size) -> dict[str, dict[str, dict[str, list[float]]]]:
-    """Seconds, a value per repeat: work -> what (stage0 .. of the first model, or a model) -> method."""
-    found: dict[str, dict[str, dict[str, list[float]]]] = {}
+def measure(methods: Mapping[str, Method], size: Size) -> Iterator[Found]:
+    """Seconds, a value per repeat: work -> what (stage0 .. of the first model, or a model) -> method; ever more."""
+    found: Found = {}
     for work in WORKS:
         found[work] = {}
         first = size.models[0]
         for stage in range(len(create_swin(first, "the study of attention's time", **size.fields).depths)):
             runs = {name: _layer(first, method, size, stage, work) for name, method in methods.items()}
             found[work][f"stage{stage}"] = _timed(runs, size)
+            yield found
         for model in size.models:
             runs = {name: _model(model, method, size, work) for name, method in methods.items()}
             found[work][model] = _timed(runs, size)
-    return found
+            yield found
 
 
 def markdown(
