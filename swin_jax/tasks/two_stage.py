@@ -3,8 +3,7 @@
 A batch's pictures lie in the upper left corner of one canvas. What lies beyond a picture padded to a multiple of 32
 takes no part in anything, and neither do rows of padding: the numbers of a picture do not depend on its canvas, on the
 batch around it or on the devices (but for a semantic branch, which aligns the corners of its maps, and so of the
-canvas). Boxes, overlaps, losses and scores are f32 throughout. A cascade's stages go through the same functions as the
-one of Mask R-CNN.
+canvas). Boxes, overlaps, losses and scores are f32 throughout. The stages behind the proposals are in `roi_heads`.
 """
 
 import functools
@@ -12,17 +11,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
 from swin_jax.models.cascade import HybridTaskCascade
-from swin_jax.models.detection_heads import SEMANTIC_LEVEL
-from swin_jax.models.mask_rcnn import BOX_SIZE, MASK_SIZE, STRIDES, MaskRCNN
+from swin_jax.models.mask_rcnn import STRIDES, MaskRCNN
 from swin_jax.ops import anchors as anchor_ops
-from swin_jax.ops import boxes as box_ops
-from swin_jax.ops.roi_align import level_of, roi_align
 from swin_jax.ops.selection import Proposals, propose
-from swin_jax.tasks.two_stage_settings import AUTO, METHODS, Proposing, Stage, TwoStage
+from swin_jax.tasks.two_stage_settings import Proposing, TwoStage
 
 Pyramid = tuple[Float[Array, "batch _ _ _"], ...]
 
@@ -149,148 +144,3 @@ def test_proposals(
     objectness, deltas = parts.propose(pyramid)
     anchors = on_canvas(pyramid, sizes, valid, settings)
     return find_proposals(objectness, deltas, anchors, sizes, settings.test_proposals)
-
-
-def score_boxes(
-    parts: Model, maps: Maps, rois: Float[Array, "batch n 4"], sizes: Array, settings: TwoStage
-) -> tuple[Float[Array, "batch n classes_or_1 4"], Float[Array, "batch n classes"]]:
-    """Where each class's object is for every RoI, clipped to the picture, and the classes' probabilities.
-
-    Every stage looks where the one before it has moved the RoI; the logits of all are averaged.
-    """
-    *before, last = settings.tested
-    everything = []
-    for number, stage in enumerate(before):
-        logits, deltas = classified(parts, maps, rois, settings, number)
-        rois = refined(rois, logits, deltas, sizes, stage)
-        everything.append(logits)
-    logits, deltas = classified(parts, maps, rois, settings, len(before))
-    everything.append(logits)
-    moved = box_ops.decode(jnp.broadcast_to(rois[:, :, None], deltas.shape), deltas, stds=last.stds)
-    clipped = jax.vmap(box_ops.clip)(moved, sizes)
-    return clipped, jax.nn.softmax(mean(everything), axis=-1)[..., :-1]
-
-
-def refined(
-    rois: Float[Array, "batch n 4"],
-    logits: Float[Array, "batch n classes_and_background"],
-    deltas: Float[Array, "batch n classes_or_1 4"],
-    sizes: Array,
-    stage: Stage,
-    labels: Int32[Array, "batch n"] | None = None,
-) -> Float[Array, "batch n 4"]:
-    """Where a stage moves its RoIs, clipped to the picture: to the box of `labels`, or of the most likely class where
-    those are the background, and by default. No gradient passes."""
-    classes = logits.shape[-1] - 1
-    likely = jnp.argmax(logits[..., :-1], axis=-1).astype(jnp.int32)
-    chosen = likely if labels is None else jnp.where(labels == classes, likely, labels)
-    moved = box_ops.decode(rois, of_label(deltas, chosen), stds=stage.stds)
-    return jax.lax.stop_gradient(jax.vmap(box_ops.clip)(moved, sizes))
-
-
-def of_label(
-    deltas: Float[Array, "batch n classes_or_1 4"], labels: Int32[Array, "batch n"]
-) -> Float[Array, "batch n 4"]:
-    """The deltas of each RoI's own class; 0 for the background. A comparison: a gather's gradient is a scatter."""
-    classes = deltas.shape[2]
-    if classes == 1:
-        return deltas[:, :, 0]
-    is_label = labels[..., None] == jnp.arange(classes)[None, None]
-    return jnp.sum(jnp.where(is_label[..., None], deltas, 0.0), axis=2)
-
-
-def mask_probabilities(
-    parts: Model, maps: Maps, boxes: Float[Array, "batch n 4"], labels: Array, settings: TwoStage
-) -> Float[Array, "batch n size size"]:
-    """The mask of each box's class, the mean of all stages'."""
-    stages = tuple(range(len(settings.tested)))
-    return mean(
-        [_of_class(logits, labels) for logits in segmented(parts, maps, boxes, settings, stages=stages)]
-    )
-
-
-def _of_class(logits: Float[Array, "batch n size size classes"], labels: Array) -> Array:
-    is_label = labels[:, :, None, None, None] == jnp.arange(logits.shape[-1])[None, None, None, None]
-    return jax.nn.sigmoid(jnp.sum(jnp.where(is_label, logits, 0.0), axis=-1))
-
-
-def classified(
-    parts: Model,
-    maps: Maps,
-    rois: Float[Array, "batch n 4"],
-    settings: TwoStage,
-    stage: int,
-    valid: Bool[Array, "batch n"] | None = None,
-) -> tuple[Float[Array, "batch n _"], Float[Array, "batch n _ 4"]]:
-    """Logits and deltas of a stage's box head; in training, with the statistics of `valid` RoIs."""
-    features = pool(maps, rois, BOX_SIZE, settings)
-    rows = None if valid is None else valid.ravel()
-    logits, deltas = parts.classify(flat(features), stage, parts.trains, rows)
-    count = rois.shape[:2]
-    return logits.reshape(*count, -1), deltas.reshape(*count, -1, 4)
-
-
-def segmented(
-    parts: Model, maps: Maps, boxes: Float[Array, "batch n 4"], settings: TwoStage, *, stages: tuple[int, ...]
-) -> list[Float[Array, "batch n _ _ _"]]:
-    """Logits of the masks of these stages."""
-    features = pool(maps, boxes, MASK_SIZE, settings)
-    found = parts.segment(flat(features), stages)
-    return [logits.reshape(*boxes.shape[:2], *logits.shape[1:]) for logits in found]
-
-
-def pool(
-    maps: Maps, rois: Float[Array, "batch n 4"], size: int, settings: TwoStage
-) -> Float[Array, "batch n size size channels"]:
-    """RoIAlign on all levels but the last, which only proposals are made of, and what the semantic branch has there:
-    on the cells of a mask head, averaged for a box head."""
-    levels = maps.pyramid[:-1]
-    read = level_of(rois, len(levels), finest=settings.finest)
-    features = _aligned(levels, STRIDES[: len(levels)], rois, read, size, settings)
-    if maps.semantic is None:
-        return features
-    stride = STRIDES[SEMANTIC_LEVEL]
-    semantic = _aligned((maps.semantic,), (stride,), rois, jnp.zeros_like(read), MASK_SIZE, settings)
-    return features + _averaged(semantic, MASK_SIZE // size)
-
-
-def _averaged(x: Float[Array, "batch n rows columns channels"], cells: int) -> Array:
-    """The mean of every `cells` x `cells`."""
-    if cells == 1:
-        return x
-    batch, count, rows, columns, channels = x.shape
-    blocks = x.reshape(batch, count, rows // cells, cells, columns // cells, cells, channels)
-    return jnp.mean(blocks, axis=(3, 5))
-
-
-def _aligned(
-    levels: Pyramid, strides: tuple[int, ...], rois: Array, read: Array, size: int, settings: TwoStage
-) -> Float[Array, "batch n size size channels"]:
-    def pooled(method: str, *operands: Any) -> Array:
-        levels, rois, read = operands
-        return roi_align(
-            levels,
-            rois,
-            strides=strides,
-            size=size,
-            sampling=settings.points,
-            method=method,
-            levels=read,
-        )
-
-    operands = levels, jax.lax.stop_gradient(rois), read
-    if settings.roi_align != AUTO:
-        return pooled(settings.roi_align, *operands)
-    # Chosen for the platform that the program is compiled for, which need not be this machine's.
-    gather, separable = (functools.partial(pooled, method) for method in METHODS)
-    return jax.lax.platform_dependent(*operands, tpu=separable, default=gather)
-
-
-def flat(x: Array) -> Array:
-    """Pictures and their RoIs as one axis."""
-    return x.reshape(-1, *x.shape[2:])
-
-
-def mean(values: list[Array]) -> Array:
-    """Of arrays of one shape."""
-    return sum(values[1:], start=values[0]) / len(values)

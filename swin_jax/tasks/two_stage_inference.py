@@ -10,16 +10,9 @@ from jaxtyping import Array, Bool, Float, Int32
 from swin_jax.models.mask_rcnn import MaskRCNN
 from swin_jax.ops.nms import nms
 from swin_jax.ops.selection import Detections, Proposals, detect
+from swin_jax.tasks.roi_heads import mask_probabilities, mean, score_boxes
 from swin_jax.tasks.task import Predictions
-from swin_jax.tasks.two_stage import (
-    Maps,
-    Model,
-    mask_probabilities,
-    mean,
-    score_boxes,
-    see,
-    test_proposals,
-)
+from swin_jax.tasks.two_stage import Maps, Model, see, test_proposals
 from swin_jax.tasks.two_stage_settings import Proposing, TwoStage
 
 

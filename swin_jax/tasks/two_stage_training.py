@@ -19,21 +19,17 @@ from swin_jax.ops import masks as mask_ops
 from swin_jax.ops.assign import Assignment, max_iou
 from swin_jax.ops.augment import row_keys
 from swin_jax.ops.sample import Sample, balanced, with_truth
+from swin_jax.tasks.roi_heads import classified, flat, of_label, refined, segmented
 from swin_jax.tasks.task import Batch, Terms
 from swin_jax.tasks.two_stage import (
     Anchors,
     Maps,
     Model,
     Pyramid,
-    classified,
     find_proposals,
-    flat,
-    of_label,
     on_canvas,
     per_anchor,
-    refined,
     see,
-    segmented,
 )
 from swin_jax.tasks.two_stage_settings import BoxLoss, Four, Matching, Sampling, TwoStage
 

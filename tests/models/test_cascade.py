@@ -14,7 +14,8 @@ from swin_jax.models.detection_heads import MaskHead
 from swin_jax.models.detector_complexity import detector_macs
 from swin_jax.models.detectors import create_detector, published
 from swin_jax.ops.pasting import paste
-from swin_jax.tasks.two_stage import Maps, Model, classified, refined, see, segmented
+from swin_jax.tasks.roi_heads import classified, refined, segmented
+from swin_jax.tasks.two_stage import Maps, Model, see
 from swin_jax.tasks.two_stage_settings import Selecting, Stage, TwoStage, published_settings
 from swin_jax.tasks.two_stage_training import IGNORED
 from swin_jax.weights import flatten
