@@ -1,7 +1,7 @@
 """Mask R-CNN (He et al., 2017) on any backbone of four maps, and Faster R-CNN where there are no masks.
 
-The parts, which `tasks/two_stage.py` and `roi_heads.py` call one after the other: between them boxes are chosen, which has no
-parameters. Parameter paths:
+The parts, which `tasks/two_stage.py` and `roi_heads.py` call one after the other: between them boxes are chosen, which
+has no parameters. Parameter paths:
 
     backbone/...     those of the backbone
     neck/...         `necks.FPN`
