@@ -128,6 +128,7 @@ def test_masks_are_not_expected_of_a_file_without_mask_heads(tmp_path: Path):
     assert begun(file, shapes(name, with_masks=False)).fresh == ()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", RELEASED)
 def test_a_file_becomes_a_detector_that_detects(name: str, tmp_path: Path):
     file = str(tmp_path / "detector.safetensors")
