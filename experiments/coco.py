@@ -60,7 +60,7 @@ CASCADE = {
     "resnext101_32x4d": None,
     "resnext101_64x4d": None,
 }
-HTCPP = ("swin_base", "swin_large", "resnext101_64x4d")
+HTCPP = {"swin_base": 0.2, "swin_large": 0.2, "resnext101_64x4d": None}
 # variant -> name of the model, epochs, drop path.
 ROWS: dict[str, tuple[str, int, float | None]] = {
     "mask_rcnn_swin_tiny_1x": ("mask_rcnn_swin_tiny", 12, 0.1),
@@ -71,15 +71,17 @@ for framework, backbones in (("mask_rcnn", MASK_RCNN), ("cascade_mask_rcnn", CAS
     for backbone, rate in backbones.items():
         ROWS[f"{framework}_{backbone}_3x"] = (f"{framework}_{backbone}", 36, rate)
 SGD = tuple(f"{row}_sgd" for row in ROWS if row.startswith("cascade_mask_rcnn_resn"))
-VARIANTS = (*ROWS, *SGD, *(f"htcpp_{backbone}_6x" for backbone in HTCPP))
+HTCPP_ROWS = {f"htcpp_{backbone}_6x": (f"htcpp_{backbone}", rate) for backbone, rate in HTCPP.items()}
+VARIANTS = (*ROWS, *SGD, *HTCPP_ROWS)
 
 
 def get_config(variant: str = "mask_rcnn_swin_tiny_1x") -> Config:
     if variant not in VARIANTS:
         raise ValueError(f"coco.py has no variant {variant!r}; {nearest(variant, VARIANTS)}")
     config = base_config()
-    if variant.startswith("htcpp"):
-        use_htcpp_recipe(config, variant.removesuffix("_6x"))
+    if variant in HTCPP_ROWS:
+        name, drop_path = HTCPP_ROWS[variant]
+        use_htcpp_recipe(config, name, drop_path=drop_path)
     else:
         name, epochs, drop_path = ROWS[variant.removesuffix("_sgd")]
         use_coco_recipe(config, name, epochs=epochs, drop_path=drop_path)

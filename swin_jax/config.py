@@ -215,7 +215,9 @@ def base_config() -> Config:
     config.detection.roi_points = 0  # RoIAlign's points per bin and axis; 0: adaptive, as published
     config.detection.roi_align = "auto"  # "gather", "separable", or the better one for the platform
     config.detection.least_score = placeholder(float)  # of a detection; None: .05, of HTC .001
-    config.detection.nms = 0.5  # IoU from which the worse detection of a class goes
+    config.detection.nms = (
+        0.5  # IoU from which the worse detection of a class goes (linear soft-NMS: is lowered)
+    )
     config.detection.most = 100  # detections of a picture
     config.detection.soft_nms = ""  # "linear" or "gaussian" instead of dropping
 

@@ -14,7 +14,8 @@
 and export.json (what goes in and comes out, class names, preprocessing, versions) and a model card, card.json and
 README.md. Programs take any number of pictures of one size: normalised float32 [batch, height, width, 3] gives logits
 (a backbone: maps); with --preprocess uint8 pictures give probabilities. Each file is read back: arrays bit for bit,
-programs are run on the CPU on noise, for two sizes of batch. Segmenters are not exported; convert writes them.
+programs are run on the CPU on noise, for two sizes of batch. Segmenters and detectors are not exported; convert writes
+them.
 """
 
 import json

@@ -195,9 +195,9 @@ def _under_backbone(
 
 
 def _backbone_of(weights: Weights) -> Weights:
-    """What a run of another task keeps under "backbone", as if it stood alone; other weights as they are."""
+    """What another kind of model keeps under "backbone", as if it stood alone; other weights as they are."""
     inside = [path for path in weights.params if path.startswith(BACKBONE)]
-    if weights.layout != OURS or not inside:
+    if not inside:
         return weights
     parts = {"what stands beside the backbone": [path for path in weights.params if path not in inside]}
     params = {path.removeprefix(BACKBONE): weights.params[path] for path in inside}

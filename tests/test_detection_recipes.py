@@ -148,3 +148,24 @@ def test_an_htc_wants_the_label_maps_it_is_made_for(variant: str, classes: int, 
     else:
         with pytest.raises(ValueError, match=message):
             detection.check_train_source(config, Labelled(classes))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        (
+            "roi_stds",
+            (0.1, 0.1, 0.2),
+            r"detection.roi_stds is \(0.1, 0.1, 0.2\); expected four numbers above 0",
+        ),
+        ("roi_stds", ((0.1, 0.1, 0.2),) * 3, "detection.roi_stds is .*; expected four numbers above 0"),
+        ("roi_ious", (0.5, 0.6, 7.0), "an IoU of detection.roi_ious is 7.0; expected a share above 0"),
+        ("box_weight", -1.0, "detection.box_weight is -1.0; expected 0 or more"),
+        ("soft_nms", "hard", "detection.soft_nms is 'hard'; expected one of linear, gaussian, or nothing"),
+    ],
+)
+def test_settings_without_sense_are_refused_before_anything_runs(field: str, value: Any, message: str):
+    config = shapes.get_config("cascade")
+    config.detection[field] = value
+    with pytest.raises(ValueError, match=message):
+        experiment.published_task(config.lock())

@@ -22,8 +22,8 @@ from swin_jax.models.layers import TypedModule
 from swin_jax.models.mask_rcnn import MaskRCNN, Masks
 from swin_jax.models.vit import VitBlock
 
-HEAD_CHANNELS, MLP_RATIO = 32, 4.0
-"""Of the global block; the channels of a head are Swin's."""
+HEAD_CHANNELS, MLP_RATIO, QUERIES = 32, 4.0, 512
+"""Of the global block: the channels of a head are Swin's; logits of so many queries are held at a time."""
 
 
 class GlobalBlock(TypedModule):
@@ -40,7 +40,8 @@ class GlobalBlock(TypedModule):
             raise ValueError(
                 f"global_attention needs a last map of a multiple of {HEAD_CHANNELS} channels, got {channels}"
             )
-        block = VitBlock(max(channels // HEAD_CHANNELS, 1), MLP_RATIO, name="block", **self.types)
+        heads = max(channels // HEAD_CHANNELS, 1)
+        block = VitBlock(heads, MLP_RATIO, QUERIES, name="block", **self.types)
         return block(x.reshape(batch, rows * columns, channels), train).reshape(x.shape)
 
 
@@ -84,8 +85,9 @@ class HybridTaskCascade(CascadeMaskRCNN):
             self.global_block = GlobalBlock(**self.types)
         self.semantic_head = SemanticHead(self.semantic_classes, self.channels, **self.types)
 
-    def _mask_head(self, name: str, *, flow: bool = False) -> MaskHead:
-        return super()._mask_head(name, flow=flow or not name.endswith("0"))
+    def _mask_head(self, stage: int, name: str) -> MaskHead:
+        flow = stage > 0  # from the head of the stage before
+        return MaskHead(self.num_classes, self.mask_channels, self.mask_convs, flow, name=name, **self.types)
 
     def __call__(self, images: Array | np.ndarray, train: bool = False) -> Levels:
         """As `MaskRCNN`."""

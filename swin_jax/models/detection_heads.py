@@ -15,6 +15,8 @@ from swin_jax.models.layers import Dense, TypedModule
 from swin_jax.ops.resize import resize_bilinear
 
 Levels = tuple[AnyMap, ...]
+SEMANTIC_LEVEL = 1
+"""The level of the pyramid that the semantic branch has the size of."""
 
 
 def _predictor(head: TypedModule, features: int, name: str | None) -> nn.Conv:
@@ -193,7 +195,3 @@ class SemanticHead(TypedModule):
             x = nn.relu(conv((3, 3), name=f"conv{index}")(x))
         logits = _predictor(self, self.num_classes, "logits")(x)
         return logits, nn.relu(conv((1, 1), name="embedding")(x))
-
-
-SEMANTIC_LEVEL = 1
-"""The level of the pyramid that the semantic branch has the size of."""

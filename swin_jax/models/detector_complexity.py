@@ -6,7 +6,7 @@ activations in attention count here. The published figures also count norms, act
 
 from swin_jax.models.backbone_complexity import Map, backbone_macs, convolution
 from swin_jax.models.cascade import MLP_RATIO, HybridTaskCascade
-from swin_jax.models.detection_heads import SEMANTIC_LEVEL
+from swin_jax.models.detection_heads import SEMANTIC_LEVEL, SemanticHead
 from swin_jax.models.mask_rcnn import BOX_SIZE, MASK_SIZE, MaskRCNN
 
 PROPOSALS, DETECTIONS = 1000, 100
@@ -49,9 +49,11 @@ def _mask_head(model: MaskRCNN) -> int:
 def _hybrid(model: HybridTaskCascade, maps: list[Map]) -> int:
     """What an HTC has beside a cascade: semantic branch, flow between mask heads, attention on the last map."""
     rows, columns, _ = maps[SEMANTIC_LEVEL]
-    channels, convs = model.channels, 4
-    total = (len(maps) + 1 + 1) * convolution(rows, columns, channels, channels, 1)
-    total += convs * convolution(rows, columns, channels, channels, 3)
+    channels, levels = model.channels, len(maps) + 1
+    total = (levels + 1) * convolution(
+        rows, columns, channels, channels, 1
+    )  # laterals and the features for RoIs
+    total += SemanticHead.num_convs * convolution(rows, columns, channels, channels, 3)
     total += convolution(rows, columns, channels, model.semantic_classes, 1)
     if model.with_masks:
         flow = convolution(MASK_SIZE, MASK_SIZE, model.mask_channels, channels, 1)

@@ -1,4 +1,4 @@
-"""Detectors by name: Mask R-CNN, its cascade and HTC++ on the backbones of the released models and of table 2."""
+"""Detectors by name: Mask R-CNN, its cascades, HTC and HTC++ on the backbones of the released models and of table 2."""
 
 from collections.abc import Callable
 from typing import Any

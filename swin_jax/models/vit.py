@@ -43,24 +43,44 @@ VitNorm = functools.partial(LayerNorm, epsilon=1e-6)
 
 
 class Attention(TypedModule):
-    """Multi-head self-attention of all tokens, softmax in float32."""
+    """Multi-head self-attention of all tokens, softmax in float32.
+
+    Attributes:
+      num_heads: attention heads.
+      chunk: queries whose logits are held at a time, and computed again in the backward pass; 0 holds all.
+    """
 
     num_heads: int
+    chunk: int = 0
 
     @nn.compact
     def __call__(self, x: Tokens) -> Tokens:
         batch, tokens, channels = x.shape
         qkv = Dense(3 * channels, name="qkv", **self.types)(x)
         qkv = qkv.reshape(batch, tokens, 3, self.num_heads, channels // self.num_heads)
-        out = jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
+        attend = jax.nn.dot_product_attention
+        if 0 < self.chunk < tokens:
+            attend = functools.partial(_attend_in_chunks, chunk=self.chunk)
+        out = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
         return Dense(channels, name="proj", **self.types)(out.reshape(batch, tokens, channels))
 
 
+def _attend_in_chunks(q: Array, k: Array, v: Array, *, chunk: int) -> Array:
+    """`jax.nn.dot_product_attention` of [batch, tokens, heads, channels], `chunk` queries after the other."""
+    batch, tokens, heads, channels = q.shape
+    chunks = -(-tokens // chunk)
+    q = jnp.pad(q, ((0, 0), (0, chunks * chunk - tokens), (0, 0), (0, 0)))
+    apart = jnp.moveaxis(q.reshape(batch, chunks, chunk, heads, channels), 1, 0)
+    out = jax.lax.map(jax.checkpoint(lambda some: jax.nn.dot_product_attention(some, k, v)), apart)
+    return jnp.moveaxis(out, 0, 1).reshape(batch, chunks * chunk, heads, channels)[:, :tokens]
+
+
 class VitBlock(TypedModule):
-    """Two residual branches: attention and MLP, each after a norm."""
+    """Two residual branches: attention and MLP, each after a norm. `chunk` as of `Attention`."""
 
     num_heads: int
     mlp_ratio: float
+    chunk: int = 0
 
     @nn.compact
     def __call__(
@@ -68,7 +88,8 @@ class VitBlock(TypedModule):
     ) -> Tokens:
         """`branch_scales` are one block's of `drop_path_scales`; None drops no branch."""
         of_attention, of_mlp = (None, None) if branch_scales is None else branch_scales
-        branch = Attention(self.num_heads, name="attn", **self.types)(VitNorm(name="norm1", **self.types)(x))
+        attention = Attention(self.num_heads, self.chunk, name="attn", **self.types)
+        branch = attention(VitNorm(name="norm1", **self.types)(x))
         x = x + scale_examples(branch, of_attention)
         mlp = Mlp(int(x.shape[-1] * self.mlp_ratio), name="mlp", **self.types)
         branch = mlp(VitNorm(name="norm2", **self.types)(x), train)

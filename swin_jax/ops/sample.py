@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32, Key, UInt32
 
+from swin_jax.ops.assign import Assignment
+
 
 class Sample(NamedTuple):
     """The candidates of one picture that enter a loss: first the positives, then the negatives, then nothing."""
@@ -58,19 +60,26 @@ def balanced(
 
 def with_truth(
     proposals: Float[Array, "p 4"],
-    valid: Bool[Array, " p"],
+    found: Assignment,
     boxes: Float[Array, "g 4"],
     box_valid: Bool[Array, " g"],
-) -> tuple[Float[Array, "n 4"], Bool[Array, " n"], UInt32[Array, " n"]]:
-    """Proposals followed by the ground truth, which are their own perfect proposals in training: boxes, which of them
-    are valid, and their names. A row from p on is an injected one."""
+) -> tuple[Float[Array, "n 4"], Assignment, UInt32[Array, " n"]]:
+    """Proposals with what they were assigned to, followed by the ground truth, which in training are their own perfect
+    proposals: all boxes, their assignment, and their names. A row from p on is an injected one.
+
+    As published the ground truth comes in when proposals have been assigned, each box for itself: it takes part neither
+    in the low-quality rule nor in the choice among boxes that lie alike.
+    """
     names = jnp.arange(proposals.shape[0], dtype=jnp.uint32)
     injected = jnp.arange(boxes.shape[0], dtype=jnp.uint32) + jnp.uint32(2**31)
-    return (
-        jnp.concatenate([proposals, boxes]),
-        jnp.concatenate([valid, box_valid]),
-        jnp.concatenate([names, injected]),
+    of_truth = Assignment(
+        truth=jnp.where(box_valid, jnp.arange(boxes.shape[0], dtype=jnp.int32), 0),
+        positive=box_valid,
+        negative=jnp.zeros_like(box_valid),
+        overlap=jnp.where(box_valid, 1.0, -1.0),
     )
+    both = (jnp.concatenate(pair) for pair in zip(found, of_truth, strict=True))
+    return jnp.concatenate([proposals, boxes]), Assignment(*both), jnp.concatenate([names, injected])
 
 
 def _lots(key: Key[Array, ""], names: UInt32[Array, " n"]) -> Int32[Array, " n"]:

@@ -10,6 +10,7 @@ from swin_jax.data.detection_geometry import Augmentation
 from swin_jax.data.instaboost import InstaBoost
 from swin_jax.data.labels import LabelCoding, default_palette
 from swin_jax.data.sources.base import Source
+from swin_jax.models.cascade import HybridTaskCascade
 from swin_jax.models.detection_heads import SEMANTIC_LEVEL
 from swin_jax.models.detectors import create_detector
 from swin_jax.models.mask_rcnn import STRIDES, MaskRCNN
@@ -20,7 +21,6 @@ from swin_jax.tasks.two_stage_settings import (
     Matching,
     Proposing,
     Sampling,
-    Selecting,
     Stage,
     TwoStage,
     published_settings,
@@ -49,8 +49,10 @@ def training_options(config: Config) -> dict[str, Any]:
 
 def semantic_classes(config: Config) -> int:
     """Classes of the label maps that the model's semantic branch learns; 0 without one."""
-    published = getattr(create_detector(config.model.name), "semantic_classes", 0)
-    return published and _given(config.model.semantic_classes, published)
+    model = create_detector(config.model.name)
+    if not isinstance(model, HybridTaskCascade):
+        return 0
+    return _given(config.model.semantic_classes, model.semantic_classes)
 
 
 def check_train_source(config: Config, source: Any) -> None:
@@ -179,7 +181,13 @@ def settings_of(fields: Config, model: MaskRCNN) -> TwoStage:
         finest=fields.roi_finest,
         points=fields.roi_points,
         roi_align=fields.roi_align,
-        selecting=Selecting(least, fields.nms, fields.most, fields.soft_nms or None),
+        selecting=dataclasses.replace(
+            published.selecting,
+            least_score=least,
+            threshold=fields.nms,
+            most=fields.most,
+            soft=fields.soft_nms or None,
+        ),
     )
 
 
@@ -189,6 +197,11 @@ def _stages(fields: Config, published: tuple[Stage, ...]) -> tuple[Stage, ...]:
             raise ValueError(
                 f"detection.{field} is {fields[field]}; expected one value for each of the model's "
                 f"{len(published)} stages"
+            )
+    for four in _given(fields.roi_stds, ()):
+        if not isinstance(four, tuple | list) or len(four) != 4 or min(four) <= 0:
+            raise ValueError(
+                f"detection.roi_stds is {fields.roi_stds}; expected four numbers above 0 in brackets for each stage"
             )
     low_quality = _given(fields.low_quality, published[0].matching.low_quality_iou is not None)
     ious = _given(fields.roi_ious, tuple(stage.matching.positive_iou for stage in published))

@@ -14,28 +14,28 @@ from swin_jax.models.detection_heads import SEMANTIC_LEVEL
 from swin_jax.models.mask_rcnn import BOX_SIZE, MASK_SIZE, STRIDES
 from swin_jax.ops import boxes as box_ops
 from swin_jax.ops.roi_align import level_of, roi_align
-from swin_jax.tasks.two_stage import Maps, Model, Pyramid
+from swin_jax.tasks.two_stage import BoundModel, Maps, Pyramid
 from swin_jax.tasks.two_stage_settings import AUTO, METHODS, Stage, TwoStage
 
 
 def score_boxes(
-    parts: Model, maps: Maps, rois: Float[Array, "batch n 4"], sizes: Array, settings: TwoStage
+    bound: BoundModel, maps: Maps, rois: Float[Array, "batch n 4"], sizes: Array, settings: TwoStage
 ) -> tuple[Float[Array, "batch n classes_or_1 4"], Float[Array, "batch n classes"]]:
     """Where each class's object is for every RoI, clipped to the picture, and the classes' probabilities.
 
     Every stage looks where the one before it has moved the RoI; the logits of all are averaged.
     """
     *before, last = settings.tested
-    everything = []
+    of_stages = []
     for number, stage in enumerate(before):
-        logits, deltas = classified(parts, maps, rois, settings, number)
+        logits, deltas = classified(bound, maps, rois, settings, number)
         rois = refined(rois, logits, deltas, sizes, stage)
-        everything.append(logits)
-    logits, deltas = classified(parts, maps, rois, settings, len(before))
-    everything.append(logits)
+        of_stages.append(logits)
+    logits, deltas = classified(bound, maps, rois, settings, len(before))
+    of_stages.append(logits)
     moved = box_ops.decode(jnp.broadcast_to(rois[:, :, None], deltas.shape), deltas, stds=last.stds)
     clipped = jax.vmap(box_ops.clip)(moved, sizes)
-    return clipped, jax.nn.softmax(mean(everything), axis=-1)[..., :-1]
+    return clipped, jax.nn.softmax(mean(of_stages), axis=-1)[..., :-1]
 
 
 def refined(
@@ -67,12 +67,12 @@ def of_label(
 
 
 def mask_probabilities(
-    parts: Model, maps: Maps, boxes: Float[Array, "batch n 4"], labels: Array, settings: TwoStage
+    bound: BoundModel, maps: Maps, boxes: Float[Array, "batch n 4"], labels: Array, settings: TwoStage
 ) -> Float[Array, "batch n size size"]:
     """The mask of each box's class, the mean of all stages'."""
     stages = tuple(range(len(settings.tested)))
     return mean(
-        [_of_class(logits, labels) for logits in segmented(parts, maps, boxes, settings, stages=stages)]
+        [_of_class(logits, labels) for logits in segmented(bound, maps, boxes, settings, stages=stages)]
     )
 
 
@@ -82,7 +82,7 @@ def _of_class(logits: Float[Array, "batch n size size classes"], labels: Array) 
 
 
 def classified(
-    parts: Model,
+    bound: BoundModel,
     maps: Maps,
     rois: Float[Array, "batch n 4"],
     settings: TwoStage,
@@ -92,17 +92,22 @@ def classified(
     """Logits and deltas of a stage's box head; in training, with the statistics of `valid` RoIs."""
     features = pool(maps, rois, BOX_SIZE, settings)
     rows = None if valid is None else valid.ravel()
-    logits, deltas = parts.classify(flat(features), stage, parts.trains, rows)
+    logits, deltas = bound.classify(flat(features), stage, rows)
     count = rois.shape[:2]
     return logits.reshape(*count, -1), deltas.reshape(*count, -1, 4)
 
 
 def segmented(
-    parts: Model, maps: Maps, boxes: Float[Array, "batch n 4"], settings: TwoStage, *, stages: tuple[int, ...]
+    bound: BoundModel,
+    maps: Maps,
+    boxes: Float[Array, "batch n 4"],
+    settings: TwoStage,
+    *,
+    stages: tuple[int, ...],
 ) -> list[Float[Array, "batch n _ _ _"]]:
     """Logits of the masks of these stages."""
     features = pool(maps, boxes, MASK_SIZE, settings)
-    found = parts.segment(flat(features), stages)
+    found = bound.segment(flat(features), stages)
     return [logits.reshape(*boxes.shape[:2], *logits.shape[1:]) for logits in found]
 
 

@@ -2,12 +2,13 @@
 
 A batch's pictures lie in the upper left corner of one canvas. What lies beyond a picture padded to a multiple of 32
 takes no part in anything, and neither do rows of padding: the numbers of a picture do not depend on its canvas, on the
-batch around it or on the devices (but for a semantic branch, which aligns the corners of its maps, and so of the
-canvas). Boxes, overlaps, losses and scores are f32 throughout. The stages behind the proposals are in `roi_heads`.
+batch around it or on the devices. But for three parts: in training the batch norms of box heads take the statistics of
+the batch's RoIs; a semantic branch aligns the corners of its maps, and so of the canvas; and HTC++'s block attends to
+all of the canvas. Boxes, overlaps, losses and scores are f32 throughout. The stages behind the proposals are in
+`roi_heads`.
 """
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -38,8 +39,8 @@ class Anchors(NamedTuple):
     names: tuple[Array, ...]
 
 
-class Model:
-    """A detector with its variables: what the functions below call.
+class BoundModel:
+    """A detector with its variables: what the functions of a detector call.
 
     Args:
       model: with its `variables`.
@@ -60,8 +61,25 @@ class Model:
         """The variables that are no parameters."""
         return {name: value for name, value in self.variables.items() if name != "params"}
 
-    def __getattr__(self, method: str) -> Callable[..., Any]:
-        return functools.partial(self._call, method)
+    def features(self, images: Float[Array, "batch height width 3"]) -> Pyramid:
+        """As the model's."""
+        return self._call("features", images, self.trains)
+
+    def semantics(self, pyramid: Pyramid) -> tuple[Array, Array]:
+        """As the model's."""
+        return self._call("semantics", pyramid)
+
+    def propose(self, pyramid: Pyramid) -> tuple[Pyramid, Pyramid]:
+        """As the model's."""
+        return self._call("propose", pyramid)
+
+    def classify(self, features: Array, stage: int, valid: Bool[Array, " n"] | None) -> tuple[Array, Array]:
+        """As the model's."""
+        return self._call("classify", features, stage, self.trains, valid)
+
+    def segment(self, features: Array, stages: tuple[int, ...]) -> tuple[Array, ...]:
+        """As the model's."""
+        return self._call("segment", features, stages)
 
     def _call(self, method: str, *arguments: Any) -> Any:
         if self.key is None:
@@ -77,11 +95,11 @@ class Model:
         return found
 
 
-def see(parts: Model, images: Float[Array, "batch height width 3"]) -> Maps:
+def see(bound: BoundModel, images: Float[Array, "batch height width 3"]) -> Maps:
     """The maps of normalised pictures."""
-    pyramid = parts.features(images, parts.trains)
-    if isinstance(parts.model, HybridTaskCascade):
-        return Maps(pyramid, *parts.semantics(pyramid))
+    pyramid = bound.features(images)
+    if isinstance(bound.model, HybridTaskCascade):
+        return Maps(pyramid, *bound.semantics(pyramid))
     return Maps(pyramid)
 
 
@@ -134,13 +152,13 @@ def per_anchor(
 
 
 def test_proposals(
-    parts: Model,
+    bound: BoundModel,
     pyramid: Pyramid,
     sizes: Int32[Array, "batch 2"],
     valid: Bool[Array, " batch"],
     settings: TwoStage,
 ) -> Proposals:
     """The proposals of test pictures."""
-    objectness, deltas = parts.propose(pyramid)
+    objectness, deltas = bound.propose(pyramid)
     anchors = on_canvas(pyramid, sizes, valid, settings)
     return find_proposals(objectness, deltas, anchors, sizes, settings.test_proposals)

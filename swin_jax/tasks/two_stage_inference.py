@@ -12,7 +12,7 @@ from swin_jax.ops.nms import nms
 from swin_jax.ops.selection import Detections, Proposals, detect
 from swin_jax.tasks.roi_heads import mask_probabilities, mean, score_boxes
 from swin_jax.tasks.task import Predictions
-from swin_jax.tasks.two_stage import Maps, Model, see, test_proposals
+from swin_jax.tasks.two_stage import BoundModel, Maps, see, test_proposals
 from swin_jax.tasks.two_stage_settings import Proposing, TwoStage
 
 
@@ -53,10 +53,10 @@ def find(
       valid: False for rows that hold no picture.
       settings: of the detector.
     """
-    parts = Model(model, variables)
-    seen = [(view, see(parts, view.images)) for view in views]
-    rois = _proposals(parts, seen, original_sizes, valid, settings)
-    boxes, scores = _scored(parts, seen, rois, original_sizes, settings)
+    bound = BoundModel(model, variables)
+    seen = [(view, see(bound, view.images)) for view in views]
+    rois = _proposals(bound, seen, original_sizes, valid, settings)
+    boxes, scores = _scored(bound, seen, rois, original_sizes, settings)
     found = _selected(boxes, scores, rois.valid, settings)
     predictions = {
         "boxes": found.boxes,
@@ -70,7 +70,7 @@ def find(
             [
                 _mirrored(
                     mask_probabilities(
-                        parts, maps, into(view, found.boxes, original_sizes), found.labels, settings
+                        bound, maps, into(view, found.boxes, original_sizes), found.labels, settings
                     ),
                     view,
                 )
@@ -82,12 +82,12 @@ def find(
 
 
 def _proposals(
-    parts: Model, seen: Sequence[tuple[View, Maps]], original: Array, valid: Array, settings: TwoStage
+    bound: BoundModel, seen: Sequence[tuple[View, Maps]], original: Array, valid: Array, settings: TwoStage
 ) -> Proposals:
     """In the original picture's pixels."""
     found = []
     for view, maps in seen:
-        of_view = test_proposals(parts, maps.pyramid, view.sizes, valid, settings)
+        of_view = test_proposals(bound, maps.pyramid, view.sizes, valid, settings)
         found.append(of_view._replace(boxes=out_of(view, of_view.boxes, original)))
     return found[0] if len(found) == 1 else _merged(found, settings.test_proposals)
 
@@ -103,7 +103,7 @@ def _merged(found: Sequence[Proposals], rule: Proposing) -> Proposals:
 
 
 def _scored(
-    parts: Model,
+    bound: BoundModel,
     seen: Sequence[tuple[View, Maps]],
     rois: Proposals,
     original: Array,
@@ -112,7 +112,7 @@ def _scored(
     """Boxes in the original picture and probabilities of the classes, averaged over the views."""
     boxes, scores = [], []
     for view, maps in seen:
-        moved, of_classes = score_boxes(parts, maps, into(view, rois.boxes, original), view.sizes, settings)
+        moved, of_classes = score_boxes(bound, maps, into(view, rois.boxes, original), view.sizes, settings)
         boxes.append(out_of(view, moved, original))
         scores.append(of_classes)
     return mean(boxes), mean(scores)
@@ -129,6 +129,7 @@ def _selected(boxes: Array, scores: Array, valid: Array, settings: TwoStage) -> 
             least_score=rule.least_score,
             threshold=rule.threshold,
             most=rule.most,
+            candidates=rule.candidates,
             soft=rule.soft,
             least_soft_score=rule.least_soft_score,
         )

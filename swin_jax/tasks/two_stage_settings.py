@@ -7,6 +7,7 @@ from swin_jax.models.mask_rcnn import MaskRCNN
 from swin_jax.ops.roi_align import ADAPTIVE, FINEST
 
 METHODS, AUTO = ("gather", "separable"), "auto"
+SOFT = ("linear", "gaussian")
 BOX_LOSSES = ("l1", "smooth_l1", "giou")
 Four = tuple[float, float, float, float]
 
@@ -18,6 +19,12 @@ class Matching:
     positive_iou: float
     negative_iou: float
     low_quality_iou: float | None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.negative_iou <= self.positive_iou <= 1:
+            raise ValueError(
+                f"an IoU of detection.roi_ious is {self.positive_iou}; expected a share above 0 and at most 1"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +54,13 @@ class Selecting:
     most: int = 100
     soft: str | None = None
     least_soft_score: float = 1e-3
+    candidates: int = 4096
+
+    def __post_init__(self) -> None:
+        if self.soft is not None and self.soft not in SOFT:
+            raise ValueError(
+                f"detection.soft_nms is {self.soft!r}; expected one of {', '.join(SOFT)}, or nothing"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +80,8 @@ class BoxLoss:
     def __post_init__(self) -> None:
         if self.kind not in BOX_LOSSES:
             raise ValueError(f"detection.box_loss is {self.kind!r}; expected one of {', '.join(BOX_LOSSES)}")
+        if self.weight < 0:
+            raise ValueError(f"detection.box_weight is {self.weight}; expected 0 or more")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,5 +191,5 @@ def published_settings(model: MaskRCNN) -> TwoStage:
         stages=stages,
         box_loss=BoxLoss("giou", weight=10.0) if model.box_convs else BoxLoss("smooth_l1"),
         interleaved=hybrid,
-        selecting=Selecting(least_score=1e-3) if hybrid else Selecting(),
+        selecting=Selecting(least_score=1e-3, candidates=8192) if hybrid else Selecting(),
     )

@@ -18,13 +18,14 @@ from swin_jax.ops import detection_losses as losses
 from swin_jax.ops import masks as mask_ops
 from swin_jax.ops.assign import Assignment, max_iou
 from swin_jax.ops.augment import row_keys
+from swin_jax.ops.losses import segmentation_cross_entropy
 from swin_jax.ops.sample import Sample, balanced, with_truth
 from swin_jax.tasks.roi_heads import classified, flat, of_label, refined, segmented
 from swin_jax.tasks.task import Batch, Terms
 from swin_jax.tasks.two_stage import (
     Anchors,
+    BoundModel,
     Maps,
-    Model,
     Pyramid,
     find_proposals,
     on_canvas,
@@ -33,7 +34,7 @@ from swin_jax.tasks.two_stage import (
 )
 from swin_jax.tasks.two_stage_settings import BoxLoss, Four, Matching, Sampling, TwoStage
 
-IGNORED = 255
+IGNORE = 255
 """What a cell of a semantic map is that nobody learns from."""
 
 
@@ -82,9 +83,9 @@ def training_terms(
     """
     draws = 2 if settings.interleaved else 1
     drop_key, anchor_key, *roi_keys = jax.random.split(key, 2 + draws * len(settings.stages))
-    parts = Model(model, variables, drop_key)
-    maps = see(parts, images)
-    objectness, deltas = parts.propose(maps.pyramid)
+    bound = BoundModel(model, variables, drop_key)
+    maps = see(bound, images)
+    objectness, deltas = bound.propose(maps.pyramid)
     anchors = on_canvas(maps.pyramid, batch["size"], batch["valid"], settings)
     batch = {**batch, "box_valid": batch["box_valid"] & batch["valid"][:, None]}
     terms = _first_stage(objectness, deltas, anchors, batch, anchor_key, settings)
@@ -94,16 +95,16 @@ def training_terms(
     candidates, metrics = Candidates(proposals.boxes, proposals.valid), {}
     for stage in range(len(settings.stages)):
         found, candidates = _stage(
-            parts, maps, candidates, batch, roi_keys[draws * stage :][:draws], settings, stage
+            bound, maps, candidates, batch, roi_keys[draws * stage :][:draws], settings, stage
         )
         prefix = f"stage{stage}_" if len(settings.stages) > 1 else ""
         terms |= {prefix + name: pair for name, pair in found[0].items()}
         metrics |= {prefix + name: pair for name, pair in found[1].items()}
-    return terms, metrics, parts.state
+    return terms, metrics, bound.state
 
 
 def _stage(
-    parts: Model,
+    bound: BoundModel,
     maps: Maps,
     candidates: Candidates,
     batch: Batch,
@@ -113,16 +114,16 @@ def _stage(
 ) -> tuple[tuple[Terms, Terms], Candidates]:
     """Terms and metrics of a stage, and the candidates of the next: its RoIs, moved, without the ground truth."""
     stage = settings.stages[number]
-    classes = parts.model.num_classes
+    classes = bound.model.num_classes
     rois = _sample(candidates, batch, keys[0], settings, stage.matching, classes)
-    logits, deltas = classified(parts, maps, rois.boxes, settings, number, rois.valid)
+    logits, deltas = classified(bound, maps, rois.boxes, settings, number, rois.valid)
     terms, metrics = _box_terms(logits, deltas, rois, batch["boxes"], stage.stds, settings.box_loss)
     moved = refined(rois.boxes, logits, deltas, batch["size"], stage, rois.labels)
     following = Candidates(moved, rois.valid & ~rois.injected)
-    if parts.model.with_masks:
+    if bound.model.with_masks:
         if settings.interleaved:
             rois = _sample(following, batch, keys[1], settings, stage.matching, classes)
-        terms["mask"] = _mask_term(parts, maps, rois, batch, settings, number)
+        terms["mask"] = _mask_term(bound, maps, rois, batch, settings, number)
     weighted = {name: (stage.weight * total, count) for name, (total, count) in terms.items()}
     return (weighted, metrics), following
 
@@ -170,8 +171,8 @@ def _sample(
     def of_picture(
         boxes: Array, valid: Array, truth: Array, labels: Array, present: Array, key: Array
     ) -> RoIs:
-        every, takes_part, names = with_truth(boxes, valid, truth, present)
-        found = _matched(every, truth, present, takes_part, matching)
+        found = _matched(boxes, truth, present, valid, matching)
+        every, found, names = with_truth(boxes, found, truth, present)
         sample = _drawn(key, names, found, settings.roi_sampling)
         own = found.truth[sample.rows]
         return RoIs(
@@ -234,14 +235,14 @@ def _box_loss(
 
 
 def _mask_term(
-    parts: Model, maps: Maps, rois: RoIs, batch: Batch, settings: TwoStage, stage: int
+    bound: BoundModel, maps: Maps, rois: RoIs, batch: Batch, settings: TwoStage, stage: int
 ) -> tuple[Array, Array]:
     """Positives stand first: only so many rows as can hold one go through the mask head."""
     most = settings.roi_sampling.most_positive
     boxes, truth, positive, labels = (
         x[:, :most] for x in (rois.boxes, rois.truth, rois.positive, rois.labels)
     )
-    (logits,) = segmented(parts, maps, boxes, settings, stages=(stage,))
+    (logits,) = segmented(bound, maps, boxes, settings, stages=(stage,))
     size = logits.shape[2]
     if "bitmaps" in batch:
         made = jax.vmap(lambda *of_picture: mask_ops.targets_from_bitmaps(*of_picture, size=size))
@@ -258,10 +259,9 @@ def _semantic_term(
     logits: Float[Array, "batch rows columns classes"], batch: Batch, weight: float | int
 ) -> tuple[Array, Array]:
     """Cross-entropy of the labelled cells, `batch["semantic"]` uint8 [batch, rows, columns]."""
-    labels = batch["semantic"].astype(jnp.int32)
-    labelled = (labels != IGNORED) & batch["valid"][:, None, None]
-    values = losses.softmax_cross_entropy(logits, jnp.where(labelled, labels, 0))
-    return weight * losses.total(values, labelled), _count(labelled)
+    labels = jnp.where(batch["valid"][:, None, None], batch["semantic"], jnp.uint8(IGNORE))
+    total, number = segmentation_cross_entropy(logits, labels, avg_non_ignore=True, ignore=IGNORE)
+    return weight * total, number
 
 
 def _count(chosen: Array) -> Float[Array, ""]:

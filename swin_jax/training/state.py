@@ -131,7 +131,8 @@ def make_train_step(
     """The jitted step `(state, batch) -> (state, report)`; the state it is given is donated.
 
     The gradient is that of `sum over terms of (sum of numerators / sum of denominators)`, both sums over the
-    whole global batch: splitting it over devices or into `accumulation` micro-batches does not change it.
+    whole global batch: splitting it over devices or into `accumulation` micro-batches does not change it, but that
+    batch norms take the statistics of a micro-batch.
     A step whose loss or gradient is not finite leaves parameters, moments and average as they were and says so.
 
     Report (device arrays): `loss`, `learning_rate`, `grad_norm`, `finite`, `skipped_steps` (of the run, with

@@ -42,7 +42,7 @@ HTC = Family(
     mark="semantic_head/",
     heads={"openmmlab": HTC_LAYOUT},
     beside=BESIDE,
-    classifiers=CLASSIFIERS,
+    classifiers=(*CLASSIFIERS, "semantic_head/logits"),
     classes=("box_head0/classes/bias", 1),
 )
 CASCADE_MASK_RCNN = Family(

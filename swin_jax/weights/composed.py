@@ -178,22 +178,22 @@ def fit_composed(
     check_head(head)
     family = known_family(weights.params)
     found, notes = dict(weights.params), []
-    old, new = (classes_of(family, shapes) for shapes in (weights.shapes, params))
-    fresh = [
-        path for path in params if path.rpartition("/")[0] in family.classifiers and (head or old != new)
-    ]
+    _check_heads(weights.source, found, params)
+    fresh = [path for path in params if _is_fresh(path, family, found, params, head)]
     for path in fresh:
         found.pop(path, None)
     if fresh:
         layers = [layer for layer in family.classifiers if f"{layer}/bias" in fresh]
-        notes.append(f"{' and '.join(layers)} fresh: {new} classes, the file has {old}")
+        old, new = (classes_of(family, shapes) for shapes in (weights.shapes, params))
+        other = old != new or head
+        why = f"{new} classes, the file has {old}" if other else "of another shape than the file's"
+        notes.append(f"{' and '.join(layers)} fresh: {why}")
     wanted = _inside(params)
     swin = dataclasses.replace(weights, params=_inside(found), statistics={}, names=_inside(weights.names))
     if swin.architecture and architecture(wanted):
         backbone = fit(swin, wanted, resample=True)
         notes += backbone.notes
         found |= {BACKBONE + path: value for path, value in backbone.params.items()}
-    _check_heads(weights.source, found, params)
     check_fits(weights.source, {**found, **weights.statistics}, {**params, **statistics}, fresh)
     return Fitted(found, tuple(fresh), tuple(notes), dict(weights.statistics))
 
@@ -220,13 +220,21 @@ def classes_of(family: Family, shapes: Mapping[str, Shape]) -> int:
     return shapes[bias][0] - more if bias in shapes else 0
 
 
+def _is_fresh(path: str, family: Family, found: State, wanted: Mapping[str, Shape], head: str) -> bool:
+    """Whether a parameter is a classifier's that the file has in another shape, or that `head` asks for anew."""
+    if path.rpartition("/")[0] not in family.classifiers:
+        return False
+    return bool(head) or (path in found and found[path].shape != tuple(wanted[path]))
+
+
 def _check_heads(source: str, found: State, wanted: Mapping[str, Shape]) -> None:
     """Raises ValueError where one of file and model has one box for all classes of a RoI, the other one for each; or
-    where the file lacks the model's mask heads."""
-    if any(path.startswith("mask_head") for path in wanted) and not any(
-        path.startswith("mask_head") for path in found
-    ):
+    where one has mask heads and the other has none."""
+    with_masks = [any(path.startswith("mask_head") for path in paths) for paths in (found, wanted)]
+    if with_masks == [False, True]:
         raise ValueError(f"{source} has no mask head: make the model with with_masks=False")
+    if with_masks == [True, False]:
+        raise ValueError(f"{source} has mask heads, the model was made with with_masks=False")
     paths = [
         path for path in wanted if path.endswith("/deltas/bias") and path in found and "box_head" in path
     ]

@@ -13,11 +13,12 @@ from swin_jax.models.cascade import CascadeMaskRCNN, HybridTaskCascade
 from swin_jax.models.detection_heads import MaskHead
 from swin_jax.models.detector_complexity import detector_macs
 from swin_jax.models.detectors import create_detector, published
+from swin_jax.models.vit import Attention
 from swin_jax.ops.pasting import paste
 from swin_jax.tasks.roi_heads import classified, refined, segmented
-from swin_jax.tasks.two_stage import Maps, Model, see
+from swin_jax.tasks.two_stage import BoundModel, Maps, see
 from swin_jax.tasks.two_stage_settings import Selecting, Stage, TwoStage, published_settings
-from swin_jax.tasks.two_stage_training import IGNORED
+from swin_jax.tasks.two_stage_training import IGNORE
 from swin_jax.weights import flatten
 from tests.models.detector_golden import EVERYTHING, IMAGES, ORIGINAL, PROPOSALS, Golden, close
 
@@ -49,10 +50,10 @@ def outputs(name: str) -> dict[str, Any]:
 
     @jax.jit
     def run(variables: Any, rois: Any, boxes: Any) -> Any:
-        parts = Model(golden.model, variables)
-        maps: Maps = see(parts, IMAGES)
-        heads = [classified(parts, maps, rois[stage], rules, stage) for stage in stages]
-        masks = segmented(parts, maps, boxes, rules, stages=tuple(stages))
+        bound = BoundModel(golden.model, variables)
+        maps: Maps = see(bound, IMAGES)
+        heads = [classified(bound, maps, rois[stage], rules, stage) for stage in stages]
+        masks = segmented(bound, maps, boxes, rules, stages=tuple(stages))
         return heads, masks, maps.semantic_logits
 
     heads, masks, semantic = run(golden.variables, list(map(jnp.asarray, rois)), jnp.asarray(scaled))
@@ -117,7 +118,7 @@ def test_training_losses_gradient_norms_and_statistics_agree(name: str):
     if name == "htc":
         labels = golden["train/semantic_labels_stride8"]
         batch["semantic"] = jnp.asarray(labels)
-        fields["semantic_weight"] = 0.2 * float(np.mean(labels != IGNORED))
+        fields["semantic_weight"] = 0.2 * float(np.mean(labels != IGNORE))
         theirs["semantic"] = golden["train/loss/loss_semantic_seg"]
     terms, gradients, state = golden.losses(batch, settings(name, **EVERYTHING, **fields))
     assert terms.keys() == theirs.keys()
@@ -200,8 +201,7 @@ def test_a_stage_alone_is_that_of_all():
     np.testing.assert_array_equal(last, both[2])
 
 
-def test_a_stage_with_the_weights_of_the_one_before_sees_what_that_one_moved():
-    """Of three equal stages with deltas of 0 the boxes stay, and the mean of the logits is each one's."""
+def test_a_stage_moves_its_rois_to_the_likely_class_or_to_that_of_their_truth():
     boxes = jnp.array([[[10.0, 10.0, 40.0, 30.0], [0.0, 0.0, 70.0, 20.0]]])
     logits = jnp.array([[[0.0, 2.0, 5.0], [3.0, 1.0, 0.0]]])
     deltas = jnp.zeros((1, 2, 2, 4)).at[0, 0, 1].set(jnp.array([1.0, 0.0, 0.0, 0.0]))
@@ -210,6 +210,19 @@ def test_a_stage_with_the_weights_of_the_one_before_sees_what_that_one_moved():
     np.testing.assert_allclose(moved[0], [[13, 10, 43, 30], [0, 0, 60, 20]], atol=1e-5)
     of_truth = refined(boxes, logits, deltas, sizes, Stage(), jnp.array([[0, 2]]))
     np.testing.assert_allclose(of_truth[0], [[10, 10, 40, 30], [0, 0, 60, 20]], atol=1e-5)
+
+
+def test_attention_in_chunks_is_that_of_all_queries():
+    """7 chunks of 10 for 63 tokens: the last one is filled up."""
+    x = jnp.asarray(np.random.RandomState(0).standard_normal((2, 63, 8)), jnp.float32)
+    whole, parts = Attention(2), Attention(2, chunk=10)
+    params = whole.init(jax.random.key(0), x)
+
+    def total(module: Attention) -> Any:
+        return jax.value_and_grad(lambda p: jnp.sum(module.apply(p, x) ** 2))(params)
+
+    for ours, theirs in zip(jax.tree.leaves(total(parts)), jax.tree.leaves(total(whole)), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize(

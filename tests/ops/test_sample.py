@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from swin_jax.ops.assign import Assignment, max_iou
 from swin_jax.ops.augment import row_keys
 from swin_jax.ops.sample import Sample, balanced, with_truth
 
@@ -113,18 +114,37 @@ def test_ground_truth_joins_the_proposals_and_its_padding_changes_nothing():
     @partial(jax.jit, static_argnums=0)
     def of(padding):
         padded = jnp.concatenate([boxes, jnp.zeros((padding, 4))])
-        candidates, valid, numbers = with_truth(
-            proposals, jnp.arange(30) < 25, padded, jnp.arange(3 + padding) < 3
+        present = jnp.arange(3 + padding) < 3
+        positive = jnp.arange(30) % 3 == 0
+        assigned = Assignment(
+            jnp.where(positive, 1, 0), positive, ~positive & (jnp.arange(30) < 25), jnp.full(30, 0.5)
         )
-        positive = valid & ((jnp.arange(33 + padding) % 3 == 0) | (jnp.arange(33 + padding) >= 30))
-        sample = balanced(jax.random.key(7), numbers, positive, valid & ~positive, total=12, most_positive=4)
-        return candidates, valid, sample
+        candidates, found, numbers = with_truth(proposals, assigned, padded, present)
+        sample = balanced(
+            jax.random.key(7), numbers, found.positive, found.negative, total=12, most_positive=4
+        )
+        return candidates, found, sample
 
-    candidates, valid, sample = of(0)
+    candidates, found, sample = of(0)
     np.testing.assert_array_equal(candidates, jnp.concatenate([proposals, boxes]))
-    assert valid.sum() == 28
+    np.testing.assert_array_equal(found.truth[30:], [0, 1, 2])
+    assert found.positive[30:].all()
+    assert not found.negative[30:].any()
+    np.testing.assert_array_equal(found.positive[:30], np.arange(30) % 3 == 0)
     for one, other in zip(sample, of(5)[2], strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_injected_boxes_are_themselves_and_leave_the_low_quality_rule_alone():
+    """Two objects lie alike, a third has no good proposal but its best."""
+    boxes = jnp.array([[0.0, 0, 10, 10], [0, 0, 10, 10], [20, 20, 40, 40]])
+    proposals = jnp.array([[0.0, 0, 10, 9], [20, 20, 32, 40]])
+    rule = {"positive_iou": 0.7, "negative_iou": 0.7, "low_quality_iou": 0.5}
+    found = max_iou(proposals, boxes, jnp.ones(3, bool), **rule)
+    np.testing.assert_array_equal(found.positive, [True, True])
+    _, both, _ = with_truth(proposals, found, boxes, jnp.ones(3, bool))
+    np.testing.assert_array_equal(both.truth, [1, 2, 0, 1, 2])  # of two that claim a proposal the last has it
+    assert both.positive.all()
 
 
 def test_more_positives_than_rows_are_refused():

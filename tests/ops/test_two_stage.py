@@ -31,16 +31,16 @@ def first_stage(logits, deltas, picture, truth, box_valid, key, sizes):
     shift = losses.l1(jnp.concatenate(deltas)[chosen.rows], target)
     numerator = losses.total(score, chosen.valid) + losses.total(shift, chosen.positive)
     proposals = propose(logits, deltas, levels, takes_part, picture, per_level=20, most=24)
-    candidates, valid, names = with_truth(proposals.boxes, proposals.valid, truth, box_valid)
     found = max_iou(
-        candidates,
+        proposals.boxes,
         truth,
         box_valid,
         positive_iou=0.5,
         negative_iou=0.5,
         low_quality_iou=0.5,
-        candidate_valid=valid,
+        candidate_valid=proposals.valid,
     )
+    candidates, found, names = with_truth(proposals.boxes, found, truth, box_valid)
     chosen = balanced(
         jax.random.fold_in(key, 1), names, found.positive, found.negative, total=16, most_positive=4
     )

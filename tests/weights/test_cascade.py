@@ -111,6 +111,25 @@ def test_a_run_begins_with_all_of_a_cascade_and_with_fresh_classifiers(tmp_path:
         begun(file, shapes(name, class_agnostic=True))
 
 
+def test_an_htc_meets_other_label_maps_and_other_classes(tmp_path: Path):
+    """What does not depend on the classes stays: boxes that all classes share, the semantic branch."""
+    file = str(tmp_path / "htc.safetensors")
+    write_composed(file, drawn("htc_swin_tiny"), "openmmlab")
+    maps = begun(file, shapes("htc_swin_tiny", semantic_classes=7))
+    assert {path.rpartition("/")[0] for path in maps.fresh} == {"semantic_head/logits"}
+    classes = begun(file, shapes("htc_swin_tiny", classes=7))
+    layers = {path.rpartition("/")[0] for path in classes.fresh}
+    assert layers == {layer for layer in CLASSIFIERS if not layer.endswith("deltas")}
+
+
+def test_another_kind_of_detector_gives_its_backbone(tmp_path: Path):
+    file = str(tmp_path / "cascade.safetensors")
+    write_composed(file, drawn("cascade_mask_rcnn_swin_tiny"), "openmmlab")
+    found = begun(file, shapes("htc_swin_tiny"))
+    assert {path.split("/")[0] for path in found.params} == {"backbone"}
+    assert "the backbone" in found.notes[0]
+
+
 def test_one_box_for_all_classes_does_not_become_one_for_each(tmp_path: Path):
     file = str(tmp_path / "htc.safetensors")
     write_composed(file, drawn("htc_swin_tiny"), "openmmlab")
@@ -126,6 +145,10 @@ def test_masks_are_not_expected_of_a_file_without_mask_heads(tmp_path: Path):
     with pytest.raises(ValueError, match="has no mask head: make the model with with_masks=False"):
         begun(file, shapes(name))
     assert begun(file, shapes(name, with_masks=False)).fresh == ()
+    whole = str(tmp_path / "whole.safetensors")
+    write_composed(whole, drawn(name), "openmmlab")
+    with pytest.raises(ValueError, match="has mask heads, the model was made with with_masks=False"):
+        begun(whole, shapes(name, with_masks=False))
 
 
 @pytest.mark.long
