@@ -298,7 +298,7 @@ def test_boxes_and_masks_of_rows_are_where_the_objects_are_shown():
 
 def test_data_without_masks_are_refused_before_a_run():
     config = base_config()
-    config.task, config.model.with_masks = "detection", False
+    config.task, config.model.name, config.model.with_masks = "detection", "mask_rcnn_swin_tiny", False
     bare = SimpleNamespace(identity="boxes", has_masks=False)
     check_source(config, bare)
     assert train_example(config).instaboost is None
