@@ -126,7 +126,7 @@ def open_data(config: Config, *, eval_split: str | None = None) -> Data:
     of_task = inputs_of(config)
     options = of_task.training_options(config)
     train = of_task.open_source(data.source, data.train_split, root=root, training=True, **options)
-    of_task.check_train_source(config, train)
+    of_task.check_source(config, train, training=True)
     evaluation = of_task.open_source(data.source, eval_split or data.eval_split, root=root)
     of_task.check_source(config, evaluation)
     return Data(train, evaluation, train_example(config), eval_example(config), config)
@@ -166,16 +166,14 @@ class Inputs:
         open_source: (kind, split, root, training) -> the examples of a split; some data are only evaluated on.
         train_example: what becomes of a record in training.
         eval_example: and in evaluation.
-        check_source: raises ValueError where a source lacks what the experiment needs of it.
-        check_train_source: the same, of the one that is trained on.
+        check_source: (config, source, training) raises ValueError where a source lacks what the experiment needs.
         training_options: how `open_source` is asked for what is trained on, beside that it is.
     """
 
     open_source: Callable[..., Source]
     train_example: Callable[[Config], Example]
     eval_example: Callable[[Config], Example]
-    check_source: Callable[[Config, Source], None] = lambda config, source: None
-    check_train_source: Callable[[Config, Source], None] = lambda config, source: None
+    check_source: Callable[..., None] = lambda config, source, training=False: None
     training_options: Callable[[Config], dict[str, Any]] = lambda config: {}
 
 
@@ -192,7 +190,6 @@ INPUTS = {
         detection.train_example,
         detection.eval_example,
         detection.check_source,
-        detection.check_train_source,
         detection.training_options,
     ),
     "segmentation": Inputs(segmentation.open_source, segmentation.train_example, segmentation.eval_example),

@@ -144,10 +144,10 @@ def test_an_htc_wants_the_label_maps_it_is_made_for(variant: str, classes: int, 
     config = shapes.get_config(variant)
     assert detection.training_options(config) == {"semantic": variant == "htc"}
     if message is None:
-        detection.check_train_source(config, Labelled(classes))
+        detection.check_source(config, Labelled(classes), training=True)
     else:
         with pytest.raises(ValueError, match=message):
-            detection.check_train_source(config, Labelled(classes))
+            detection.check_source(config, Labelled(classes), training=True)
 
 
 @pytest.mark.parametrize(

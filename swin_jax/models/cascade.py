@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from swin_jax.models import checks
 from swin_jax.models.convolutions import AnyMap
-from swin_jax.models.detection_heads import Levels, MaskHead, SemanticHead
+from swin_jax.models.detection_heads import Levels, SemanticHead
 from swin_jax.models.layers import TypedModule
 from swin_jax.models.mask_rcnn import MaskRCNN, Masks
 from swin_jax.models.vit import VitBlock
@@ -70,6 +70,8 @@ class HybridTaskCascade(CascadeMaskRCNN):
       global_attention: whether there is that block.
     """
 
+    MASK_FLOW: ClassVar[bool] = True
+
     box_convs: int = 0
     class_agnostic: bool = True
     semantic_classes: int = 183
@@ -84,10 +86,6 @@ class HybridTaskCascade(CascadeMaskRCNN):
         if self.global_attention:
             self.global_block = GlobalBlock(**self.types)
         self.semantic_head = SemanticHead(self.semantic_classes, self.channels, **self.types)
-
-    def _mask_head(self, stage: int, name: str) -> MaskHead:
-        flow = stage > 0  # from the head of the stage before
-        return MaskHead(self.num_classes, self.mask_channels, self.mask_convs, flow, name=name, **self.types)
 
     def __call__(self, images: Array | np.ndarray, train: bool = False) -> Levels:
         """As `MaskRCNN`."""

@@ -50,9 +50,8 @@ def _hybrid(model: HybridTaskCascade, maps: list[Map]) -> int:
     """What an HTC has beside a cascade: semantic branch, flow between mask heads, attention on the last map."""
     rows, columns, _ = maps[SEMANTIC_LEVEL]
     channels, levels = model.channels, len(maps) + 1
-    total = (levels + 1) * convolution(
-        rows, columns, channels, channels, 1
-    )  # laterals and the features for RoIs
+    # Of 1x1: the laterals, and the features for RoIs.
+    total = (levels + 1) * convolution(rows, columns, channels, channels, 1)
     total += SemanticHead.num_convs * convolution(rows, columns, channels, channels, 3)
     total += convolution(rows, columns, channels, model.semantic_classes, 1)
     if model.with_masks:

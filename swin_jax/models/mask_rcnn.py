@@ -50,6 +50,8 @@ class MaskRCNN(Composed):
 
     STAGES: ClassVar[int] = 1
     """How often a RoI is judged, each time by heads of its own."""
+    MASK_FLOW: ClassVar[bool] = False
+    """Whether a mask head takes up what that of the stage before knows."""
 
     num_classes: int = 80
     channels: int = 256
@@ -71,16 +73,14 @@ class MaskRCNN(Composed):
         box = (self.num_classes, self.fc_channels, self.class_agnostic, self.box_convs)
         self.box_heads = [BoxHead(*box, name=f"box_head{number}", **self.types) for number in self._numbers()]
         if self.with_masks:
+            mask = (self.num_classes, self.mask_channels, self.mask_convs)
             self.mask_heads = [
-                self._mask_head(stage, f"mask_head{number}") for stage, number in enumerate(self._numbers())
+                MaskHead(*mask, flow=self.MASK_FLOW and stage > 0, name=f"mask_head{number}", **self.types)
+                for stage, number in enumerate(self._numbers())
             ]
 
     def _numbers(self) -> tuple[str, ...]:
         return tuple(map(str, range(self.STAGES))) if self.STAGES > 1 else ("",)
-
-    def _mask_head(self, stage: int, name: str) -> MaskHead:
-        del stage  # all alike
-        return MaskHead(self.num_classes, self.mask_channels, self.mask_convs, name=name, **self.types)
 
     def __call__(self, images: Array | np.ndarray, train: bool = False) -> Levels:
         """The pyramid; while initialising it goes through all parts, so that all have their parameters."""

@@ -4,6 +4,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Integer
 
+IGNORE = 255
+"""The label of a pixel that counts nowhere."""
+
 
 def smoothed_cross_entropy(
     logits: Float[Array, "batch classes"], labels: Int[Array, " batch"], *, smoothing: float = 0.0
@@ -34,7 +37,7 @@ def pixel_cross_entropy(
     logits: Float[Array, "batch height width classes"],
     labels: Integer[Array, "batch height width"],
     *,
-    ignore: int = 255,
+    ignore: int = IGNORE,
 ) -> Float[Array, "batch height width"]:
     """Cross-entropy of every pixel in f32, 0 where the label is `ignore`."""
     logits = logits.astype(jnp.float32)
@@ -49,7 +52,7 @@ def segmentation_cross_entropy(
     labels: Integer[Array, "batch height width"],
     *,
     avg_non_ignore: bool = False,
-    ignore: int = 255,
+    ignore: int = IGNORE,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """`pixel_cross_entropy` as the numerator and the denominator of its mean.
 

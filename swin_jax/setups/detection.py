@@ -55,10 +55,19 @@ def semantic_classes(config: Config) -> int:
     return _given(config.model.semantic_classes, model.semantic_classes)
 
 
-def check_train_source(config: Config, source: Any) -> None:
-    """Raises ValueError as `check_source`, and where a semantic branch is to learn from data without its label maps."""
-    check_source(config, source)
-    wanted = semantic_classes(config)
+def check_source(config: Config, source: Any, training: bool = False) -> None:
+    """Raises ValueError where data without masks are to train a mask head, or to have their objects cut out; and, of
+    data to train on, where a semantic branch is to learn from data without its label maps."""
+    if with_masks(config) and not source.has_masks:
+        raise ValueError(
+            f"{source.identity} has boxes and no masks; train without a mask head: --config.model.with_masks=False"
+        )
+    if config.data.instaboost and not source.has_masks:
+        raise ValueError(
+            f"{source.identity} has boxes and no masks, and data.instaboost cuts objects out by their masks; train "
+            "without it: --config.data.instaboost=0"
+        )
+    wanted = semantic_classes(config) if training else 0
     if wanted and not source.semantic_classes:
         raise ValueError(
             f"{source.identity} has no label maps, and the semantic branch of {config.model.name} learns from them; "
@@ -68,19 +77,6 @@ def check_train_source(config: Config, source: Any) -> None:
         raise ValueError(
             f"the label maps of {source.identity} have {source.semantic_classes} classes, model.semantic_classes is "
             f"{wanted}; set it to theirs"
-        )
-
-
-def check_source(config: Config, source: Any) -> None:
-    """Raises ValueError where data without masks are to train a mask head, or to have their objects cut out."""
-    if with_masks(config) and not source.has_masks:
-        raise ValueError(
-            f"{source.identity} has boxes and no masks; train without a mask head: --config.model.with_masks=False"
-        )
-    if config.data.instaboost and not source.has_masks:
-        raise ValueError(
-            f"{source.identity} has boxes and no masks, and data.instaboost cuts objects out by their masks; train "
-            "without it: --config.data.instaboost=0"
         )
 
 

@@ -11,13 +11,12 @@ from flax import linen as nn
 
 from swin_jax.ops.augment import normalise
 from swin_jax.ops.canvas import inside_only, resize_to_canvas
-from swin_jax.ops.losses import segmentation_cross_entropy
+from swin_jax.ops.losses import IGNORE, segmentation_cross_entropy
 from swin_jax.ops.photometric import photometric_distortion
 from swin_jax.ops.resize import resize_bilinear
 from swin_jax.tasks import pictures
 from swin_jax.tasks.task import Aux, Batch, Predictions, Terms
 
-IGNORE = 255  # the label that counts nowhere
 MEANS = ("all", "valid")
 
 

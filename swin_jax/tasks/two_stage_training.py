@@ -18,7 +18,7 @@ from swin_jax.ops import detection_losses as losses
 from swin_jax.ops import masks as mask_ops
 from swin_jax.ops.assign import Assignment, max_iou
 from swin_jax.ops.augment import row_keys
-from swin_jax.ops.losses import segmentation_cross_entropy
+from swin_jax.ops.losses import IGNORE, segmentation_cross_entropy
 from swin_jax.ops.sample import Sample, balanced, with_truth
 from swin_jax.tasks.roi_heads import classified, flat, of_label, refined, segmented
 from swin_jax.tasks.task import Batch, Terms
@@ -33,9 +33,6 @@ from swin_jax.tasks.two_stage import (
     see,
 )
 from swin_jax.tasks.two_stage_settings import BoxLoss, Four, Matching, Sampling, TwoStage
-
-IGNORE = 255
-"""What a cell of a semantic map is that nobody learns from."""
 
 
 class RoIs(NamedTuple):
@@ -260,7 +257,7 @@ def _semantic_term(
 ) -> tuple[Array, Array]:
     """Cross-entropy of the labelled cells, `batch["semantic"]` uint8 [batch, rows, columns]."""
     labels = jnp.where(batch["valid"][:, None, None], batch["semantic"], jnp.uint8(IGNORE))
-    total, number = segmentation_cross_entropy(logits, labels, avg_non_ignore=True, ignore=IGNORE)
+    total, number = segmentation_cross_entropy(logits, labels, avg_non_ignore=True)
     return weight * total, number
 
 

@@ -3,9 +3,10 @@
 HTC++ has a block that they have no name for: it is read and written in our own layout alone.
 """
 
-from swin_jax.weights.family import Family
+import dataclasses
+
 from swin_jax.weights.layouts import Layout, rows
-from swin_jax.weights.mask_rcnn import BEFORE_ROIS
+from swin_jax.weights.mask_rcnn import BEFORE_ROIS, MASK_RCNN
 
 MARK = r"roi_head\.bbox_head\.0\.shared_fcs\.0\.weight"
 SEMANTIC = r"roi_head\.semantic_head\.conv_logits\.weight"
@@ -29,28 +30,24 @@ BRANCH = rows(
 )
 CASCADE_LAYOUT = Layout("openmmlab", BEFORE_ROIS + STAGES, marks=(MARK,), anchor=MARK)
 HTC_LAYOUT = Layout("openmmlab", BEFORE_ROIS + STAGES + BRANCH, marks=(MARK, SEMANTIC), anchor=MARK)
-BESIDE = {"openmmlab": "openmmlab", "official-dense": "openmmlab"}
 CLASSIFIERS = tuple(
     layer.format(stage)
     for stage in range(3)
     for layer in ("box_head{}/classes", "box_head{}/deltas", "mask_head{}/logits")
 )
 
-HTC = Family(
-    name="an HTC",
-    noun="detector",
-    mark="semantic_head/",
-    heads={"openmmlab": HTC_LAYOUT},
-    beside=BESIDE,
-    classifiers=(*CLASSIFIERS, "semantic_head/logits"),
-    classes=("box_head0/classes/bias", 1),
-)
-CASCADE_MASK_RCNN = Family(
+CASCADE_MASK_RCNN = dataclasses.replace(
+    MASK_RCNN,
     name="a Cascade Mask R-CNN",
-    noun="detector",
     mark="box_head0/",
     heads={"openmmlab": CASCADE_LAYOUT},
-    beside=BESIDE,
     classifiers=CLASSIFIERS,
     classes=("box_head0/classes/bias", 1),
+)
+HTC = dataclasses.replace(
+    CASCADE_MASK_RCNN,
+    name="an HTC",
+    mark="semantic_head/",
+    heads={"openmmlab": HTC_LAYOUT},
+    classifiers=(*CLASSIFIERS, "semantic_head/logits"),
 )

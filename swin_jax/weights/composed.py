@@ -178,7 +178,7 @@ def fit_composed(
     check_head(head)
     family = known_family(weights.params)
     found, notes = dict(weights.params), []
-    _check_heads(weights.source, found, params)
+    family.check(weights.source, found, params)
     fresh = [path for path in params if _is_fresh(path, family, found, params, head)]
     for path in fresh:
         found.pop(path, None)
@@ -225,27 +225,6 @@ def _is_fresh(path: str, family: Family, found: State, wanted: Mapping[str, Shap
     if path.rpartition("/")[0] not in family.classifiers:
         return False
     return bool(head) or (path in found and found[path].shape != tuple(wanted[path]))
-
-
-def _check_heads(source: str, found: State, wanted: Mapping[str, Shape]) -> None:
-    """Raises ValueError where one of file and model has one box for all classes of a RoI, the other one for each; or
-    where one has mask heads and the other has none."""
-    with_masks = [any(path.startswith("mask_head") for path in paths) for paths in (found, wanted)]
-    if with_masks == [False, True]:
-        raise ValueError(f"{source} has no mask head: make the model with with_masks=False")
-    if with_masks == [True, False]:
-        raise ValueError(f"{source} has mask heads, the model was made with with_masks=False")
-    paths = [
-        path for path in wanted if path.endswith("/deltas/bias") and path in found and "box_head" in path
-    ]
-    for path in paths:
-        theirs, ours = found[path].shape[0], wanted[path][0]
-        if theirs != ours and 4 in (theirs, ours):
-            kinds = {True: "one box for all classes", False: "a box for each class"}
-            raise ValueError(
-                f"{source} has {kinds[theirs == 4]} ({path} {theirs}), the model has {kinds[ours == 4]} ({ours}): "
-                f"make it with class_agnostic={theirs == 4}"
-            )
 
 
 def check_fits(source: str, found: State, wanted: Mapping[str, Shape], fresh: Iterable[str] = ()) -> None:

@@ -1,10 +1,11 @@
 """What a family of models made of a backbone and heads looks like in other code bases."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from swin_jax.weights.exchange import OURS
-from swin_jax.weights.layouts import Layout
+from swin_jax.weights.kinds import Shape
+from swin_jax.weights.layouts import Layout, State
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +20,8 @@ class Family:
       beside: layout of the backbone in a file that is written -> that of the heads.
       classifiers: layers whose shape depends on the number of classes.
       classes: the bias that has a value for each class, and how many it has more.
+      check: (source, found by path, shapes wanted by path): raises ValueError with a sentence of its own where the
+        heads of file and model are of different kinds.
     """
 
     name: str
@@ -28,6 +31,7 @@ class Family:
     beside: Mapping[str, str]
     classifiers: tuple[str, ...]
     classes: tuple[str, int]
+    check: Callable[[str, State, Mapping[str, Shape]], None] = lambda source, found, wanted: None
 
     @property
     def formats(self) -> tuple[str, ...]:

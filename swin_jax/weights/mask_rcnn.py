@@ -1,7 +1,10 @@
 """Mask R-CNN in OpenMMLab and the published detection code, which have one set of names."""
 
+from collections.abc import Mapping
+
 from swin_jax.weights.family import Family
-from swin_jax.weights.layouts import Layout, rows
+from swin_jax.weights.kinds import Shape
+from swin_jax.weights.layouts import Layout, State, rows
 
 MARK = r"roi_head\.bbox_head\.shared_fcs\.0\.weight"
 BEFORE_ROIS = rows(
@@ -27,6 +30,29 @@ OPENMMLAB = Layout(
     marks=(MARK,),
     anchor=MARK,
 )
+
+
+def check_heads(source: str, found: State, wanted: Mapping[str, Shape]) -> None:
+    """Raises ValueError where one of file and model has one box for all classes of a RoI, the other one for each; or
+    where one has mask heads and the other has none."""
+    with_masks = [any(path.startswith("mask_head") for path in paths) for paths in (found, wanted)]
+    if with_masks == [False, True]:
+        raise ValueError(f"{source} has no mask head: make the model with with_masks=False")
+    if with_masks == [True, False]:
+        raise ValueError(f"{source} has mask heads, the model was made with with_masks=False")
+    paths = [
+        path for path in wanted if path.endswith("/deltas/bias") and path in found and "box_head" in path
+    ]
+    for path in paths:
+        theirs, ours = found[path].shape[0], wanted[path][0]
+        if theirs != ours and 4 in (theirs, ours):
+            kinds = {True: "one box for all classes", False: "a box for each class"}
+            raise ValueError(
+                f"{source} has {kinds[theirs == 4]} ({path} {theirs}), the model has {kinds[ours == 4]} ({ours}): "
+                f"make it with class_agnostic={theirs == 4}"
+            )
+
+
 MASK_RCNN = Family(
     name="a Mask R-CNN",
     noun="detector",
@@ -35,4 +61,5 @@ MASK_RCNN = Family(
     beside={"openmmlab": "openmmlab", "official-dense": "openmmlab"},
     classifiers=("box_head/classes", "box_head/deltas", "mask_head/logits"),
     classes=("box_head/classes/bias", 1),
+    check=check_heads,
 )

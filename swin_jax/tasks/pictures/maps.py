@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
+from swin_jax.ops.losses import IGNORE
 from swin_jax.tasks.pictures.sheets import cut, font
 from swin_jax.tasks.pictures.style import INK, PAPER
 
-IGNORED = 255
 IGNORED_GREY = 235  # an ignored pixel in a map
 STRENGTH = 0.55  # of the colours over a picture
 WIDTH = 260  # of a column of a sheet
@@ -41,7 +41,7 @@ def overlay(image: np.ndarray, classes: np.ndarray, palette: np.ndarray) -> np.n
     colours = np.zeros((256, 3), np.float32)
     colours[: len(palette)] = palette
     mixed = (1 - STRENGTH) * image + STRENGTH * colours[classes]
-    return np.where((classes == IGNORED)[..., None], image, np.rint(mixed)).astype(np.uint8)
+    return np.where((classes == IGNORE)[..., None], image, np.rint(mixed)).astype(np.uint8)
 
 
 def with_legend(
