@@ -22,11 +22,9 @@ def backbone_macs(model: nn.Module, height: int, width: int, *, attention: bool)
     Args:
       model: a Swin, a ResNet or a ViT.
       height, width: of the picture.
-      attention: whether the two products of activations in a Swin's attention count.
+      attention: whether the two products of activations in attention count.
     """
-    if isinstance(model, SwinTransformer):
-        return _swin(model, height, width, attention)
-    return BACKBONES[type(model)](model, height, width)
+    return BACKBONES[type(model)](model, height, width, attention)
 
 
 def convolution(rows: int, columns: int, inputs: int, outputs: int, size: int) -> int:
@@ -53,7 +51,8 @@ def _swin(model: SwinTransformer, height: int, width: int, attention: bool) -> t
     return total, maps
 
 
-def _resnet(model: ResNet, height: int, width: int) -> tuple[int, list[Map]]:
+def _resnet(model: ResNet, height: int, width: int, attention: bool) -> tuple[int, list[Map]]:
+    del attention  # it has none
     rows, columns = -(-height // 2), -(-width // 2)
     parts = ((3, 32, 3), (32, 32, 3), (32, 64, 3)) if model.deep_stem else ((3, 64, 7),)
     total = sum(convolution(rows, columns, *part) for part in parts)
@@ -74,11 +73,13 @@ def _resnet(model: ResNet, height: int, width: int) -> tuple[int, list[Map]]:
     return total, maps
 
 
-def _vit(model: VisionTransformer, height: int, width: int) -> tuple[int, list[Map]]:
+def _vit(model: VisionTransformer, height: int, width: int, attention: bool) -> tuple[int, list[Map]]:
     channels = model.embed_dim
     rows, columns = -(-height // model.patch_size), -(-width // model.patch_size)
-    block = 4 * channels**2 + 2 * channels * int(channels * model.mlp_ratio)
-    total = rows * columns * 3 * model.patch_size**2 * channels + model.depth * (rows * columns + 1) * block
+    tokens = rows * columns + 1
+    of_token = 4 * channels**2 + 2 * channels * int(channels * model.mlp_ratio)
+    block = tokens * of_token + 2 * tokens**2 * channels * attention
+    total = rows * columns * 3 * model.patch_size**2 * channels + model.depth * block
     # Deconvolutions: to stride 8 once from the map, to stride 4 in two steps.
     total += (1 + 1 + 4) * rows * columns * 4 * channels**2
     sizes = [(-(-height // stride), -(-width // stride)) for stride in (4, 8, 16, 32)]
@@ -86,6 +87,7 @@ def _vit(model: VisionTransformer, height: int, width: int) -> tuple[int, list[M
 
 
 BACKBONES: dict[type, Callable[..., tuple[int, list[Map]]]] = {
+    SwinTransformer: _swin,
     ResNet: _resnet,
     VisionTransformer: _vit,
 }

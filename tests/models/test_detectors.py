@@ -33,13 +33,16 @@ def test_parameters_are_exact_and_macs_those_of_the_paper(name: str):
 
 
 def test_deconvolutions_of_a_deit_count_here_and_not_in_the_paper():
-    shapes = jax.eval_shape(
-        create_detector("cascade_mask_rcnn_deit_small").init, jax.random.key(0), jnp.zeros((1, 64, 64, 3))
-    )["params"]
+    """80M and 889G are a pyramid without them; six products of 4 C^2 on the map of 50 x 80."""
+    model = create_detector("cascade_mask_rcnn_deit_small")
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["params"]
     count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
     pyramid = sum(leaf.size for leaf in jax.tree.leaves(shapes["backbone"]["pyramid"]))
     assert count == 81_570_738
     assert count - pyramid == pytest.approx(80e6, abs=0.5e6)
+    macs = detector_macs(model, 800, 1280)
+    assert macs == pytest.approx(902.4e9, rel=5e-4)
+    assert macs - 6 * 50 * 80 * 4 * 384**2 == pytest.approx(889e9, rel=5e-3)
 
 
 def test_a_detector_without_masks_has_no_mask_head():
