@@ -11,6 +11,7 @@ import numpy as np
 from swin_jax.measure.step import StepProgram
 from swin_jax.measure.timing import Spread, interleaved, ratios
 from swin_jax.measure.torch_peer import Peer
+from swin_jax.ops.target import for_mesh
 from swin_jax.tasks.task import Task
 from swin_jax.training.sharding import put_batch
 
@@ -54,7 +55,7 @@ def inference(task: Task, program: StepProgram) -> Contender:
     field = program.batch["image"]
     draw = np.random.default_rng(0).standard_normal(field.shape, np.float32)
     images = jax.device_put(jnp.asarray(draw), field.sharding)
-    compiled, seconds = _compiled(jax.jit(logits).lower(variables, images))
+    compiled, seconds = _compiled(jax.jit(for_mesh(program.mesh, logits)).lower(variables, images))
     return Contender(
         lambda: jax.block_until_ready(compiled(variables, images)), seconds, _temporaries(compiled)
     )

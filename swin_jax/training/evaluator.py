@@ -10,6 +10,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from swin_jax.ops.target import for_mesh
 from swin_jax.tasks import pictures
 from swin_jax.tasks.task import Batch, Predictions, Scorer, Task
 from swin_jax.training.run_directory import write_atomically
@@ -35,7 +36,7 @@ def make_predict_step(task: Task, mesh: Mesh) -> PredictStep:
     def predict(params: Any, model_state: Any, batch: Batch) -> Predictions:
         return task.merge([task.predict(params, model_state, view) for view in task.views(batch)])
 
-    return jax.jit(predict, out_shardings=batch_sharding(mesh))
+    return jax.jit(for_mesh(mesh, predict), out_shardings=batch_sharding(mesh))
 
 
 def evaluate(

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from swin_jax.ops.target import for_mesh
 from swin_jax.tasks.task import Task, Terms
 from swin_jax.training import ema as averages
 from swin_jax.training.ema import Ema
@@ -181,7 +182,7 @@ def make_train_step(
         return dataclasses.replace(new_state, step=state.step + 1, skipped=skipped), report
 
     jitted = jax.jit(
-        step,
+        for_mesh(mesh, step),
         in_shardings=(shardings, batch_sharding(mesh), replicated(mesh)),
         out_shardings=(shardings, replicated(mesh)),
         donate_argnums=0,

@@ -1,12 +1,38 @@
 """Window attention: one entry point, several implementations that give the same numbers."""
 
+import functools
+import logging
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from jaxtyping import Array, Float, Key
 
+from swin_jax.ops import target
 from swin_jax.ops.window_attention import xla
 
-IMPLEMENTATIONS: dict[str, Callable[..., Array]] = {"xla": xla.window_attention}
+log = logging.getLogger(__name__)
+
+
+class Implementation(NamedTuple):
+    """One way to compute window attention.
+
+    Attributes:
+      attend: takes the arguments of `window_attention` but `implementation`.
+      unsupported: takes the same; why it cannot compute them, in a sentence, or "".
+      kernel: whether the compiler cannot split it over devices.
+    """
+
+    attend: Callable[..., Array]
+    unsupported: Callable[..., str] = lambda *_, **__: ""
+    kernel: bool = True
+
+
+IMPLEMENTATIONS: dict[str, Implementation] = {
+    "xla": Implementation(xla.window_attention, kernel=False),
+}
+
+FASTEST: dict[str, str] = {}
+"""The implementation that "auto" takes on a platform; "xla" on others, and where it cannot compute the case."""
 
 
 def window_attention(
@@ -40,7 +66,8 @@ def window_attention(
         the projection: pass the projection's bias.
       scale: factor of the queries, one for all heads or one per head.
       normalize_qk: divides queries and keys by their norm first (Swin V2's cosine attention).
-      implementation: "auto" or a name of `IMPLEMENTATIONS`.
+      implementation: a name of `IMPLEMENTATIONS`, or "auto": the fastest on the platform that the program is traced
+        for (`ops.target`). Where that one cannot compute the case plain XLA does, and a logged sentence says so.
       dropout_rate: rate at which attention weights are dropped if `dropout_key` is given.
       dropout_key: random key of that dropout; None switches it off.
 
@@ -48,20 +75,26 @@ def window_attention(
       The attended values `[batch, height, width, channels]`, heads concatenated, in the type of `qkv`.
 
     Raises:
-      ValueError: if shapes, window and shift do not fit together or the implementation has no such name.
+      ValueError: if shapes, window and shift do not fit together, the implementation has no such name, or the named
+        one cannot compute the case.
     """
     _check(qkv, bias, window, shift, pad_qkv)
-    return _implementation(implementation)(
-        qkv,
-        bias,
-        window=window,
-        shift=shift,
-        pad_qkv=pad_qkv,
-        scale=scale,
-        normalize_qk=normalize_qk,
-        dropout_rate=dropout_rate,
-        dropout_key=dropout_key,
-    )
+    fixed: dict[str, Any] = {
+        "window": window,
+        "shift": shift,
+        "scale": scale,
+        "normalize_qk": normalize_qk,
+        "dropout_rate": dropout_rate,
+        "dropout_key": dropout_key,
+    }
+    chosen = _choose(implementation, qkv, bias, pad_qkv, fixed)
+    if not chosen.kernel:
+        return chosen.attend(qkv, bias, pad_qkv=pad_qkv, **fixed)
+
+    def attend(qkv: Array, bias: Array, pad_qkv: Array) -> Array:
+        return chosen.attend(qkv, bias, pad_qkv=pad_qkv, **fixed)
+
+    return target.on_each_device(attend, (qkv, bias, pad_qkv), split=(True, False, False))
 
 
 def attention_weights(
@@ -96,10 +129,23 @@ def implementation_names() -> tuple[str, ...]:
     return ("auto", *IMPLEMENTATIONS)
 
 
-def _implementation(name: str) -> Callable[..., Array]:
+def _choose(name: str, qkv: Array, bias: Array, pad_qkv: Array, fixed: dict[str, Any]) -> Implementation:
+    """The named implementation, or for "auto" the platform's fastest that can compute the case."""
     if name not in implementation_names():
         raise ValueError(f"implementation must be one of {', '.join(implementation_names())}, got {name!r}")
-    return IMPLEMENTATIONS["xla" if name == "auto" else name]
+    wanted = FASTEST.get(target.platform(), "xla") if name == "auto" else name
+    reason = IMPLEMENTATIONS[wanted].unsupported(qkv, bias, pad_qkv=pad_qkv, **fixed)
+    if reason and name != "auto":
+        raise ValueError(f"implementation {name!r} cannot compute this window attention: {reason}")
+    if reason:
+        _say_once(f"window attention runs as plain XLA operations instead of {wanted}: {reason}")
+        wanted = "xla"
+    return IMPLEMENTATIONS[wanted]
+
+
+@functools.cache
+def _say_once(message: str) -> None:
+    log.warning(message)
 
 
 def _check(qkv: Array, bias: Array, window: int, shift: int, pad_qkv: Array) -> None:
