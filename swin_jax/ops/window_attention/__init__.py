@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from jaxtyping import Array, Float, Key
 
 from swin_jax.ops import target
-from swin_jax.ops.window_attention import xla
+from swin_jax.ops.window_attention import pallas_tpu, xla
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +29,14 @@ class Implementation(NamedTuple):
 
 IMPLEMENTATIONS: dict[str, Implementation] = {
     "xla": Implementation(xla.window_attention, kernel=False),
+    "pallas_tpu": Implementation(pallas_tpu.window_attention, pallas_tpu.unsupported),
+    # The TPU kernel run by jax operations, to test it anywhere.
+    "pallas_tpu_interpret": Implementation(
+        functools.partial(pallas_tpu.window_attention, interpret=True), pallas_tpu.unsupported
+    ),
 }
 
-FASTEST: dict[str, str] = {}
+FASTEST: dict[str, str] = {"tpu": "pallas_tpu"}
 """The implementation that "auto" takes on a platform; "xla" on others, and where it cannot compute the case."""
 
 
