@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from swin_jax.models import checks
+from swin_jax.models import checks, half_blocks
 from swin_jax.models.attention import captures_attention
 from swin_jax.models.layers import (
     Dense,
@@ -77,9 +77,16 @@ class SwinBlock(TypedModule):
             name="attn",
             **self.types,
         )
-        branch = attention(LayerNorm(name="norm1", **self.types)(x), train)
-        x = x + scale_examples(branch, of_attention)
-        mlp = Mlp(int(x.shape[-1] * self.mlp_ratio), self.drop_rate, name="mlp", **self.types)
+        hidden = int(x.shape[-1] * self.mlp_ratio)
+        halves = half_blocks.HalfBlocks(self, attention, hidden, train)
+        if halves.take_attention(x):
+            x = halves.attention(x, of_attention)
+        else:
+            branch = attention(LayerNorm(name="norm1", **self.types)(x), train)
+            x = x + scale_examples(branch, of_attention)
+        if halves.take_mlp(x):
+            return halves.mlp(x, of_mlp)
+        mlp = Mlp(hidden, self.drop_rate, name="mlp", **self.types)
         branch = mlp(LayerNorm(name="norm2", **self.types)(x), train)
         return x + scale_examples(branch, of_mlp)
 
@@ -180,7 +187,7 @@ class SwinTransformer(TypedModule):
       scan: compile a stage of 4 or more blocks as a loop over one pair, with their parameters stacked on the way
         in. Same numbers and draws, a fraction of the compile time; dropout other than drop path must be 0.
       remat: None, or a name of `REMAT_POLICIES`: recompute each block in the backward pass.
-      implementation: of `swin_jax.ops.window_attention`.
+      implementation: of `swin_jax.ops.window_attention`; "pallas_tpu_blocks" computes each half of a block in one kernel.
       constrain: applied to the map after the embedding and every block: the place for a sharding constraint.
       dtype: type of activations and matrix products; norms, softmax, bias tables and the head are float32.
       param_dtype: type parameters are kept in.

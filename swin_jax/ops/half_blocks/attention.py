@@ -191,6 +191,7 @@ def _forward_kernel(
 ) -> None:
     dtype = out.dtype
     begin(row_x, row_out)
+    of_picture = factor[pl.program_id(0)]
 
     def window_row(row: Int[Array, ""], _: None) -> None:
         fetch(geometry, row, x, row_x)
@@ -200,8 +201,8 @@ def _forward_kernel(
         attend(geometry, row, row_qkv, row_out, position, masks, dtype)
         wrap_back(geometry, row_out)
         branch = _projected(_tokens(row_out), w_proj, b_proj, dtype)
-        _fill(row_x, _tokens(row_x) + branch * factor[pl.program_id(0)])
-        store(geometry, row, row_x, out)
+        _fill(row_out, _tokens(row_x) + branch * of_picture)
+        store(geometry, row, row_out, out)
 
     jax.lax.fori_loop(0, geometry.rows, window_row, None)
 
@@ -240,6 +241,7 @@ def _backward_kernel(
     del b_proj  # adds to the branch alone
     dtype, width = d_x.dtype, geometry.width
     begin(row_x, row_out, row_gradient, row_d_qkv)
+    of_picture = factor[pl.program_id(0)]
 
     @pl.when(pl.program_id(0) == 0)
     def _begin() -> None:
@@ -255,7 +257,7 @@ def _backward_kernel(
         attend(geometry, row, row_qkv, row_out, position, masks, dtype)
         wrap_back(geometry, row_out)
         # Behind the map's last column gradients are zeros, and so is what they are multiplied with.
-        of_branch = (_tokens(row_gradient) * factor[pl.program_id(0)]).astype(dtype)
+        of_branch = (_tokens(row_gradient) * of_picture).astype(dtype)
         add_product(d_w_proj, _tokens(row_out).astype(dtype), of_branch)
         d_b_proj[:] += jnp.sum(of_branch.astype(jnp.float32), axis=0, keepdims=True)
         _fill(row_out, times_transposed(of_branch, w_proj[:]).astype(dtype).astype(jnp.float32))
@@ -268,9 +270,7 @@ def _backward_kernel(
         d_b_qkv[:] += jnp.sum(of_qkv, axis=0, keepdims=True)
         of_normed = times_transposed(of_qkv.astype(dtype), w_qkv[:])
         of_x = norm_backward(normed, scale[:], of_normed, d_scale, d_bias)
-        _fill(row_x, _tokens(row_gradient) + of_x)
-        store(geometry, row, row_x, d_x)
-        # The gradient's canvas wraps no columns; what was brought back to it is the map's again.
-        row_x[:, width:, :] = jnp.zeros_like(row_x[:, width:, :])
+        _fill(row_out, _tokens(row_gradient) + of_x)
+        store(geometry, row, row_out, d_x)
 
     jax.lax.fori_loop(0, geometry.rows, window_row, None)

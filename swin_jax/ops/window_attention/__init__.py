@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from jaxtyping import Array, Float, Key
 
 from swin_jax.ops import target
-from swin_jax.ops.window_attention import pallas_tpu, xla
+from swin_jax.ops.window_attention import pallas_gpu, pallas_tpu, xla
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,15 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
     "pallas_tpu_interpret": Implementation(
         functools.partial(pallas_tpu.window_attention, interpret=True), pallas_tpu.unsupported
     ),
+    "pallas_gpu": Implementation(pallas_gpu.window_attention, pallas_gpu.unsupported),
+    "pallas_gpu_interpret": Implementation(
+        functools.partial(pallas_gpu.window_attention, interpret=True), pallas_gpu.unsupported
+    ),
 }
+
+# Kernels of half a block have the attention kernel where a half cannot be one (`models/half_blocks.py`).
+IMPLEMENTATIONS["pallas_tpu_blocks"] = IMPLEMENTATIONS["pallas_tpu"]
+IMPLEMENTATIONS["pallas_tpu_blocks_interpret"] = IMPLEMENTATIONS["pallas_tpu_interpret"]
 
 FASTEST: dict[str, str] = {"tpu": "pallas_tpu"}
 """The implementation that "auto" takes on a platform; "xla" on others, and where it cannot compute the case."""

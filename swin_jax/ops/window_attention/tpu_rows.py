@@ -1,8 +1,8 @@
 """Rows of windows in the on-chip memory of a TPU: what kernels of window attention share.
 
-A row of windows lies in a canvas, float32 `[window, canvas, channels]`. A window of `w x w` tokens is handled as `w` rows
-of `stride` tokens, the next multiple of 8 (float32 tiles have 8 rows), so that joining its rows moves nothing. The
-tokens in between belong to the neighbour: as keys their logit is `ABSENT`, as queries they are thrown away.
+A row of windows lies in a canvas, float32 `[window, canvas, channels]`. A window of `w x w` tokens is handled as `w`
+rows of `stride` tokens, the next multiple of 8 (float32 tiles have 8 rows), so that joining its rows moves nothing.
+The tokens in between belong to the neighbour: as keys their logit is `ABSENT`, as queries they are thrown away.
 """
 
 from typing import Any, NamedTuple
