@@ -39,7 +39,7 @@ class HalfBlocks(NamedTuple):
     train: bool
 
     def take_attention(self, x: Map) -> bool:
-        """Whether the kernel computes the first half; where one was asked for and cannot, a logged sentence says why."""
+        """Whether the kernel computes the first half; where it was asked to and cannot, a logged sentence says why."""
         if not self._asked():
             return False
         mixer = self._window_attention

@@ -187,7 +187,7 @@ class SwinTransformer(TypedModule):
       scan: compile a stage of 4 or more blocks as a loop over one pair, with their parameters stacked on the way
         in. Same numbers and draws, a fraction of the compile time; dropout other than drop path must be 0.
       remat: None, or a name of `REMAT_POLICIES`: recompute each block in the backward pass.
-      implementation: of `swin_jax.ops.window_attention`; "pallas_tpu_blocks" computes each half of a block in one kernel.
+      implementation: of `swin_jax.ops.window_attention`; with "pallas_tpu_blocks" each half of a block is one kernel.
       constrain: applied to the map after the embedding and every block: the place for a sharding constraint.
       dtype: type of activations and matrix products; norms, softmax, bias tables and the head are float32.
       param_dtype: type parameters are kept in.

@@ -80,7 +80,8 @@ def window_attention(
     """
     height, width = qkv.shape[1:3]
     filled = windows.pad_to_windows(qkv, window, pad_qkv)
-    geometry = Geometry(*filled.shape[1:3], window, shift, bias.shape[0], float(scale), interpret)
+    _, rows, columns, _ = filled.shape
+    geometry = Geometry(rows, columns, window, shift, bias.shape[0], float(scale), interpret)
     return _attention(geometry, filled, bias.astype(jnp.float32))[:, :height, :width]
 
 
@@ -178,7 +179,7 @@ def _place(geometry: Geometry, bias: Any) -> Place:
     row, column = jnp.where(present, row, 0), jnp.where(present, column, 0)
     both = present[:, None] & present[None, :]
     of_window = jnp.where(present, token, 0)
-    added = triton.load(bias.at[head, of_window[:, None], of_window[None, :]], mask=both, other=0.0)
+    added = triton.load(_at(bias, head, of_window[:, None], of_window[None, :]), mask=both, other=0.0)
     if geometry.shift:
         edge = geometry.window - geometry.shift
         below = (number // across == geometry.height // geometry.window - 1) & (row >= edge)
@@ -195,17 +196,25 @@ def _place(geometry: Geometry, bias: Any) -> Place:
 
 
 def _load(array: Any, picture: Any, place: Place, part: int, heads: int, size: int) -> Array:
-    channels = pl.ds((part * heads + place.head) * size, size)
-    return triton.load(
-        array.at[picture, place.rows, place.columns, channels], mask=place.present[:, None], other=0.0
-    )
+    source = _address(array, picture, place, part * heads + place.head, size)
+    return triton.load(source, mask=place.present[:, None], other=0.0)
 
 
 def _store(array: Any, picture: Any, place: Place, part: int, heads: int, values: Array) -> None:
-    size = values.shape[-1]
-    channels = pl.ds((part * heads + place.head) * size, size)
-    target = array.at[picture, place.rows, place.columns, channels]
+    target = _address(array, picture, place, part * heads + place.head, values.shape[-1])
     triton.store(target, values.astype(array.dtype), mask=place.present[:, None])
+
+
+def _address(array: Any, picture: Any, place: Place, number: Any, size: int) -> Any:
+    """The `size` channels with this number of a window's tokens."""
+    channels = number * size + jnp.arange(size, dtype=jnp.int32)
+    return _at(array, picture, place.rows[:, None], place.columns[:, None], channels[None, :])
+
+
+def _at(array: Any, *indices: Any) -> Any:
+    """All indices as arrays of one shape, which is what an interpreted kernel can follow too."""
+    shape = jnp.broadcast_shapes(*(jnp.shape(index) for index in indices))
+    return array.at[tuple(jnp.broadcast_to(jnp.asarray(index, jnp.int32), shape) for index in indices)]
 
 
 def _of_head(geometry: Geometry, qkv: Any, picture: Any, place: Place) -> tuple[Array, Array, Array]:
@@ -255,5 +264,5 @@ def _backward_kernel(
     total = jax.lax.fori_loop(0, pictures, differentiate, nothing)
     token = jnp.where(place.present, jnp.arange(geometry.padded, dtype=jnp.int32), 0)
     sum_of = group * geometry.windows + pl.program_id(1)
-    target = d_bias.at[sum_of, place.head, token[:, None], token[None, :]]
+    target = _at(d_bias, sum_of, place.head, token[:, None], token[None, :])
     triton.store(target, total, mask=place.present[:, None] & place.present[None, :])
