@@ -80,7 +80,7 @@ def window_attention(
     """
     height, width = qkv.shape[1:3]
     filled = windows.pad_to_windows(qkv, window, pad_qkv)
-    _, rows, columns, _ = filled.shape
+    rows, columns = filled.shape[1:3]
     geometry = Geometry(rows, columns, window, shift, bias.shape[0], float(scale), interpret)
     return _attention(geometry, filled, bias.astype(jnp.float32))[:, :height, :width]
 
@@ -175,21 +175,20 @@ def _place(geometry: Geometry, bias: Any) -> Place:
     token = jnp.arange(geometry.padded, dtype=jnp.int32)
     row, column = token // geometry.window, token % geometry.window
     present = token < geometry.tokens
-    # A token that is not of the window stands for the first, which is a place in the map.
-    row, column = jnp.where(present, row, 0), jnp.where(present, column, 0)
     both = present[:, None] & present[None, :]
-    of_window = jnp.where(present, token, 0)
-    added = triton.load(_at(bias, head, of_window[:, None], of_window[None, :]), mask=both, other=0.0)
+    added = triton.load(_at(bias, head, token[:, None], token[None, :]), mask=both, other=0.0)
     if geometry.shift:
         edge = geometry.window - geometry.shift
         below = (number // across == geometry.height // geometry.window - 1) & (row >= edge)
         beside = (number % across == across - 1) & (column >= edge)
         side = 2 * below.astype(jnp.int32) + beside.astype(jnp.int32)
         added = added + jnp.where(side[:, None] == side[None, :], 0.0, windows.MASKED)
+    rows = number // across * geometry.window + row + geometry.shift
     return Place(
         head,
         present,
-        (number // across * geometry.window + row + geometry.shift) % geometry.height,
+        # Outside of the map, and masked: a place in the map would be written twice where writes are interpreted.
+        jnp.where(present, rows % geometry.height, geometry.height),
         (number % across * geometry.window + column + geometry.shift) % geometry.width,
         jnp.where(present[None, :], added, ABSENT),
     )
@@ -262,7 +261,7 @@ def _backward_kernel(
 
     nothing = jnp.zeros((geometry.padded, geometry.padded), jnp.float32)
     total = jax.lax.fori_loop(0, pictures, differentiate, nothing)
-    token = jnp.where(place.present, jnp.arange(geometry.padded, dtype=jnp.int32), 0)
+    token = jnp.arange(geometry.padded, dtype=jnp.int32)
     sum_of = group * geometry.windows + pl.program_id(1)
     target = _at(d_bias, sum_of, place.head, token[:, None], token[None, :])
     triton.store(target, total, mask=place.present[:, None] & place.present[None, :])

@@ -50,7 +50,7 @@ def window_attention(
     """
     height, width = qkv.shape[1:3]
     filled = windows.pad_to_windows(qkv, window, pad_qkv)
-    _, rows, columns, _ = filled.shape
+    rows, columns = filled.shape[1:3]
     geometry = Geometry(rows, columns, window, shift, bias.shape[0], float(scale), interpret)
     out = _attention(geometry, filled, spread_bias(bias.astype(jnp.float32), geometry))
     return out[:, :height, :width]
