@@ -1,5 +1,6 @@
 """Window attention against a plain computation, token by token, from the definition."""
 
+import logging
 from collections.abc import Callable
 
 import jax
@@ -7,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swin_jax.ops.window_attention import IMPLEMENTATIONS, window_attention
+from swin_jax.ops.window_attention import FASTEST, window_attention
 
-HEADS, CHANNELS = 2, 6
+HEADS, CHANNELS = 2, 32  # heads of 16: the smallest that every implementation takes
+HERE = ("xla", "pallas_tpu_interpret", "pallas_gpu_interpret")
 # height, width, window, shift: dividing and odd sizes, maps smaller than a window, every shift.
 CASES = [
     (4, 8, 4, 0),
@@ -77,7 +79,7 @@ def oracle(qkv, bias, pad_qkv, *, window: int, shift: int, scale: np.ndarray, co
     return out.reshape(batch, height, width, CHANNELS)
 
 
-@pytest.mark.parametrize("implementation", ["auto", *IMPLEMENTATIONS])
+@pytest.mark.parametrize("implementation", ["auto", *HERE])
 @pytest.mark.parametrize("case", CASES)
 def test_forward_equals_the_definition(case: tuple[int, int, int, int], implementation: str):
     height, width, window, shift = case
@@ -110,7 +112,7 @@ def test_cosine_attention_of_zero_vectors_has_a_finite_gradient():
     assert np.isfinite(jax.jit(jax.grad(total))(arrays["pad_qkv"])).all()
 
 
-@pytest.mark.parametrize("implementation", list(IMPLEMENTATIONS))
+@pytest.mark.parametrize("implementation", HERE)
 @pytest.mark.parametrize("case", [(4, 4, 2, 1), (3, 5, 2, 1), (3, 2, 3, 0)])
 def test_gradients_equal_differences_of_the_definition(case: tuple[int, int, int, int], implementation: str):
     height, width, window, shift = case
@@ -156,6 +158,81 @@ def test_attention_dropout_keeps_the_expectation():
     np.testing.assert_allclose(dropped.mean(axis=0), plain, atol=0.06)
 
 
+KERNELS = ("pallas_tpu_interpret", "pallas_gpu_interpret")
+# height, width, window, shift, heads: the windows of the published models.
+PUBLISHED = [
+    (14, 21, 7, 3, 3),
+    (9, 16, 8, 4, 1),
+    (13, 8, 7, 0, 1),
+    pytest.param(13, 24, 12, 6, 2, marks=pytest.mark.long),
+    pytest.param(16, 32, 16, 8, 1, marks=pytest.mark.long),
+]
+
+
+@pytest.mark.parametrize("implementation", KERNELS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("height", "width", "window", "shift", "heads"), PUBLISHED)
+def test_kernels_equal_plain_operations(
+    height: int, width: int, window: int, shift: int, heads: int, dtype: str, implementation: str
+):
+    if "gpu" in implementation and window > 8:
+        pytest.skip("the GPU kernel takes windows of up to 64 tokens")
+    draw = np.random.RandomState(window)
+    channels, tokens = 16 * heads, window**2
+    shapes = {"qkv": (1, height, width, 3 * channels), "pad_qkv": (3 * channels,)}
+    arrays = {name: jnp.asarray(draw.standard_normal(shape), dtype) for name, shape in shapes.items()}
+    arrays["bias"] = jnp.asarray(draw.standard_normal((heads, tokens, tokens)), jnp.float32)
+    factor = jnp.asarray(draw.standard_normal((1, height, width, channels)), jnp.float32)
+
+    def total(arrays: dict[str, jax.Array], implementation: str) -> tuple[jax.Array, jax.Array]:
+        fixed = {"window": window, "shift": shift, "scale": 0.25, "implementation": implementation}
+        out = window_attention(**arrays, **fixed)
+        return (out.astype(jnp.float32) * factor).sum(), out
+
+    run = jax.jit(jax.grad(total, has_aux=True), static_argnums=1)
+    ours, expected = run(arrays, implementation), run(arrays, "xla")
+    for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
+        assert one.dtype == other.dtype
+        one, other = (np.asarray(value, np.float32) for value in (one, other))
+        tolerance = (2e-6 if dtype == "float32" else 0.02) * np.abs(other).max()
+        np.testing.assert_allclose(one, other, atol=tolerance)
+
+
+def test_auto_takes_the_kernel_of_the_platform_or_says_why_not(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setitem(FASTEST, "cpu", "pallas_tpu_interpret")
+    arrays = inputs(4, 4, 4, batch=1)
+
+    def traced(**changes: object) -> str:
+        fixed = {"window": 4, "shift": 2, "scale": 1.0} | changes
+        return str(jax.make_jaxpr(lambda arrays: window_attention(**arrays, **fixed))(arrays))
+
+    assert "pallas_call" in traced()
+    with caplog.at_level(logging.WARNING, logger="swin_jax"):
+        assert "pallas_call" not in traced(normalize_qk=True)
+        assert "pallas_call" not in traced(normalize_qk=True)
+    assert [record.getMessage() for record in caplog.records] == [
+        "window attention runs as plain XLA operations instead of pallas_tpu_interpret: it has no cosine attention"
+    ]
+
+
+@pytest.mark.parametrize("implementation", KERNELS)
+def test_a_named_kernel_refuses_what_it_cannot_compute(implementation: str):
+    message = (
+        f"implementation '{implementation}' cannot compute this window attention: it has no cosine attention"
+    )
+    with pytest.raises(ValueError, match=message):
+        window_attention(
+            **inputs(4, 4, 4),
+            window=4,
+            shift=0,
+            scale=1.0,
+            normalize_qk=True,
+            implementation=implementation,
+        )
+
+
 def test_bfloat16_computes_logits_and_softmax_in_float32():
     arrays = inputs(8, 8, 4)
     half = {name: value.astype(jnp.bfloat16) for name, value in arrays.items()}
@@ -180,7 +257,7 @@ def test_bfloat16_computes_logits_and_softmax_in_float32():
     [
         (
             {"implementation": "xlla"},
-            "implementation must be one of auto, xla, got 'xlla'",
+            "implementation must be one of auto, xla, pallas_tpu, .*, got 'xlla'",
         ),
         ({"shift": 4}, "shift must be at least 0 and below the window 4, got 4"),
         ({"window": 3}, r"bias must be \[heads, 3\*\*2, 3\*\*2\] for window 3"),

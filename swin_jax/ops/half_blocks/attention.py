@@ -24,7 +24,9 @@ from swin_jax.ops.window_attention.tpu_rows import (
     Geometry,
     attend,
     attend_backward,
+    cost,
     fetch,
+    scores,
     shift_masks,
     spread_bias,
     store,
@@ -137,6 +139,12 @@ def _call(
         for name, one in weights._asdict().items()
     )
     masks = jnp.asarray(shift_masks(geometry))
+    batch, height, width, channels = maps[0].shape
+    # Backward: everything once more, and two products for each.
+    backward = len(maps) > 1
+    of_scores, size = scores(geometry, batch), channels // geometry.heads
+    flops = 2 * (7 if backward else 2) * size * of_scores
+    flops += 2 * (3 if backward else 1) * 4 * batch * height * width * channels**2
 
     def block(shape: tuple[int, ...]) -> pl.BlockSpec:
         if len(shape) == 4:
@@ -158,6 +166,12 @@ def _call(
         ],
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("arbitrary",), vmem_limit_bytes=VMEM + 8 * 2**20
+        ),
+        cost_estimate=cost(
+            (factor, *maps, *constants, masks),
+            results,
+            flops=flops,
+            exponentials=of_scores * (2 if backward else 1),
         ),
         interpret=geometry.interpret,
         name="attention" + kernel.__name__,

@@ -20,7 +20,7 @@ from swin_jax.ops.half_blocks.parts import (
     times,
     times_transposed,
 )
-from swin_jax.ops.window_attention.tpu_rows import SUBLANES, VMEM
+from swin_jax.ops.window_attention.tpu_rows import SUBLANES, VMEM, cost
 
 TILE = 512
 """Tokens that are handled at once, at most."""
@@ -130,6 +130,10 @@ def _call(
         for name, one in weights._asdict().items()
     )
 
+    hidden = weights.fc1_bias.shape[0]
+    values = batch * height * width * hidden
+    flops = 2 * channels * values * (2 if len(maps) == 1 else 5)
+
     def block(shape: tuple[int, ...]) -> pl.BlockSpec:
         if len(shape) == 4:
             return pl.BlockSpec((1, rows, *shape[2:]), lambda picture, tile: (picture, tile, 0, 0))
@@ -148,6 +152,7 @@ def _call(
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("arbitrary", "arbitrary"), vmem_limit_bytes=VMEM + 8 * 2**20
         ),
+        cost_estimate=cost((factor, *maps, *kernels), results, flops=flops, exponentials=values),
         interpret=interpret,
         name="mlp" + kernel.__name__,
     )(factor, *maps, *kernels)

@@ -82,7 +82,8 @@ def window_attention(
     filled = windows.pad_to_windows(qkv, window, pad_qkv)
     rows, columns = filled.shape[1:3]
     geometry = Geometry(rows, columns, window, shift, bias.shape[0], float(scale), interpret)
-    return _attention(geometry, filled, bias.astype(jnp.float32))[:, :height, :width]
+    out: Array = _attention(geometry, filled, bias.astype(jnp.float32))
+    return out[:, :height, :width]
 
 
 def unsupported(

@@ -20,7 +20,9 @@ from swin_jax.ops.window_attention.tpu_rows import (
     Geometry,
     attend,
     attend_backward,
+    cost,
     fetch,
+    scores,
     shift_masks,
     spread_bias,
     store,
@@ -52,7 +54,7 @@ def window_attention(
     filled = windows.pad_to_windows(qkv, window, pad_qkv)
     rows, columns = filled.shape[1:3]
     geometry = Geometry(rows, columns, window, shift, bias.shape[0], float(scale), interpret)
-    out = _attention(geometry, filled, spread_bias(bias.astype(jnp.float32), geometry))
+    out: Array = _attention(geometry, filled, spread_bias(bias.astype(jnp.float32), geometry))
     return out[:, :height, :width]
 
 
@@ -153,6 +155,9 @@ def _call(
     """Runs the kernel for one picture after the other. `maps` and results of four axes are cut into pictures; all else
     stays in VMEM from the first to the last. `scratch` are the channels of float32 rows of windows."""
     masks = jnp.asarray(shift_masks(geometry))
+    products = 2 if len(maps) == 1 else 5
+    of_scores = scores(geometry, maps[0].shape[0])
+    size = maps[0].shape[-1] // (3 * geometry.heads)
 
     def block(shape: tuple[int, ...]) -> pl.BlockSpec:
         if len(shape) == 4:
@@ -170,6 +175,9 @@ def _call(
         ],
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("arbitrary",), vmem_limit_bytes=VMEM + 8 * 2**20
+        ),
+        cost_estimate=cost(
+            (*maps, bias, masks), results, flops=2 * products * size * of_scores, exponentials=of_scores
         ),
         interpret=geometry.interpret,
         name=kernel.__name__.strip("_"),

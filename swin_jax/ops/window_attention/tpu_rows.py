@@ -5,11 +5,14 @@ rows of `stride` tokens, the next multiple of 8 (float32 tiles have 8 rows), so 
 The tokens in between belong to the neighbour: as keys their logit is `ABSENT`, as queries they are thrown away.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import pallas as pl
 from jaxtyping import Array, Float
 
 from swin_jax.ops import windows
@@ -75,6 +78,19 @@ def shift_masks(geometry: Geometry) -> Float[np.ndarray, "kinds tokens tokens"]:
         return np.where(side[:, None] == side[None, :], 0.0, windows.MASKED).astype(np.float32)
 
     return np.stack([mask(kind) for kind in range(4 if geometry.shift else 1)])
+
+
+def cost(
+    arrays: Sequence[Any], results: Sequence[Any], *, flops: float, exponentials: float
+) -> pl.CostEstimate:
+    """What the compiler is told of a kernel that reads and writes everything once."""
+    moved = sum(math.prod(array.shape) * jnp.dtype(array.dtype).itemsize for array in (*arrays, *results))
+    return pl.CostEstimate(flops=int(flops), transcendentals=int(exponentials), bytes_accessed=moved)
+
+
+def scores(geometry: Geometry, pictures: int) -> int:
+    """Logits of all windows and heads, with those that fill up."""
+    return pictures * geometry.rows * geometry.columns * geometry.heads * geometry.tokens**2
 
 
 def fetch(geometry: Geometry, row: Any, picture: Any, canvas: Any) -> None:
