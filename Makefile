@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 RUN := runs/demo
 FAST := tests/ops tests/models tests/tasks tests/training tests/data/test_pipeline.py tests/runs/test_hosts.py
 
-.PHONY: demo test test-long test-newest parity lint clean
+.PHONY: demo test test-long test-newest parity compile-tpu lint clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.run  ## Prepare the embedded data set, train, evaluate, predict and draw on this machine's CPU.
@@ -29,6 +29,9 @@ test-newest:  ## The fast tests with the newest jax, in a venv of their own; wan
 
 parity: $(VENV)/.parity  ## The same weights in PyTorch implementations, compared live.
 	$(BIN)/python -m pytest tests/parity
+
+compile-tpu: $(VENV)/.tpu  ## The first stage's block compiled for TPU v5e, against ceilings of what it moves; needs no TPU.
+	$(BIN)/python -m swin_jax.benchmark --suite=tpu-compile --part=block
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -53,6 +56,10 @@ $(VENV)/.test: $(VENV)/.run requirements-test.txt
 $(VENV)/.parity: $(VENV)/.test requirements-parity.txt Makefile
 	$(PIP) -r requirements-parity.txt
 	$(PIP) --no-deps timm==1.0.31 torchvision==0.28.0 jax2onnx==0.17.1
+	@touch $@
+
+$(VENV)/.tpu: $(VENV)/.run requirements.txt
+	$(PIP) "jax[tpu]"
 	@touch $@
 
 clean:

@@ -4,6 +4,7 @@
     python -m swin_jax.benchmark --config=experiments/imagenet1k.py:swin_tiny --batch_size=128
     python -m swin_jax.benchmark --config=experiments/imagenet1k.py:swin_tiny --config.model.scan --compile-for=v5e:4x4
     python -m swin_jax.benchmark --config=experiments/imagenet1k.py:swin_tiny --loader
+    python -m swin_jax.benchmark --suite=cpu --output=figures
 
 Without further options: inference and the training step on one device, and timm's beside them where torch and timm
 are installed, in turns within one run. Every figure is the median (least .. greatest) of --repeats. On a machine with
@@ -15,29 +16,43 @@ prints the memory of a chip, HBM bytes and matrix FLOPs of an image, and the col
 
 --loader reads pictures as the experiment would and prints images per second of CPU time, timm's loader beside it.
 Pictures are the experiment's if --config.data.root is set, else 500 x 375 JPEGs made for the measurement.
+
+Suites measure the project as a whole, print as they go, and write what they found to --output (JSON, and a picture
+of speeds): "cpu" and "gpu" time Swin (T; on a GPU also S and B, and the attention kernel alone) beside timm,
+torchvision and transformers; "tpu-compile" compiles Swin-T's programs for --chip with each implementation and fails
+where one passes its committed ceiling (--part=block takes a minute, all some); "loader" is --loader of the ImageNet
+recipe.
 """
 
 import json
 import os
 import platform as host
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import jax
 from absl import flags
+from etils import epath
 
 from swin_jax import cli, experiment
 from swin_jax.config import Config, base_config
 from swin_jax.measure import compiling, described, loading, speed, torch_peer
 from swin_jax.measure.step import StepProgram, step_program
+from swin_jax.measure.suites import compiled, kernels
 from swin_jax.measure.timing import CLOCKS
 from swin_jax.models.registry import create_model
+from swin_jax.tasks import pictures
 from swin_jax.tasks.task import Task
 from swin_jax.training import preflight, sharding
 from swin_jax.training.optimizer import make_optimizer
+from swin_jax.training.run_directory import write_atomically
 from swin_jax.training.state import create_state
+
+CHIPS = {"v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
 
 CONFIG = cli.config_flag()
 MODEL = cli.model_flag()
@@ -55,6 +70,10 @@ CLOCK = flags.DEFINE_enum(
 )
 LOADER = flags.DEFINE_bool("loader", False, "Measure the input pipeline.")
 COMPARE = flags.DEFINE_bool("compare", True, "Measure timm beside it, where torch and timm are installed.")
+SUITE = flags.DEFINE_enum("suite", "", ["", "cpu", "gpu", "tpu-compile", "loader"], "See above.")
+CHIP = flags.DEFINE_enum("chip", "v5e", list(CHIPS), "Of --suite=tpu-compile.")
+PART = flags.DEFINE_enum("part", "models", ["models", "block"], "Of --suite=tpu-compile: all, or one block.")
+OUTPUT = cli.output_flag()
 PLATFORM = cli.platform_flag()
 JSON = cli.json_flag()
 flags.DEFINE_alias("compile-for", "compile_for")
@@ -78,10 +97,18 @@ ARCHITECTURE = (
 )
 PHOTOGRAPHS = 200
 LARGEST_LOADER_BATCH = 64
+SUITE_MODELS = {
+    "cpu": ("swin_tiny_patch4_window7_224",),
+    "gpu": tuple(f"swin_{size}_patch4_window7_224" for size in ("tiny", "small", "base")),
+}
+# Compiled by the suite; what plain XLA operations move is in `experiments/results`.
+IMPLEMENTATIONS = ("pallas_tpu", "pallas_tpu_blocks")
 
 
 def main(_: Sequence[str]) -> None:
     with cli.one_sentence(ValueError):
+        if SUITE.value:
+            return suite(SUITE.value)
         config = chosen_config()
         if LOADER.value:
             measure_loader(config)
@@ -89,6 +116,72 @@ def main(_: Sequence[str]) -> None:
             compile_for(config, COMPILE_FOR.value)
         else:
             measure_speed(config)
+
+
+def suite(name: str) -> None:
+    """Runs a suite. Ends with status 1 where a program passes its ceiling."""
+    if name == "tpu-compile":
+        compile_suite()
+    elif name == "loader":
+        write_found("loader", measure_loader(imagenet()))
+    else:
+        speed_suite(name)
+
+
+def compile_suite() -> None:
+    devices, _ = described.describe(CHIPS[CHIP.value])
+    found = []
+    for part in compiled.PARTS if PART.value == "models" else (PART.value,):
+        for figures in compiled.measure(devices, CHIP.value, IMPLEMENTATIONS, part):
+            print(compiled.table([figures]), flush=True)
+            found.append(figures)
+    write_found(f"compiled_{CHIP.value}", [one._asdict() for one in found])
+    if failed := compiled.failures(found):
+        raise ValueError("; ".join(failed))
+
+
+def speed_suite(platform: str) -> None:
+    """Times Swin on the CPU or the GPU beside every library that is installed, and on a GPU the kernel alone."""
+    rows, disciplines = [], []
+    if platform == "gpu":
+        for timing in kernels.measure("pallas_gpu", repeats=REPEATS.value, seconds=SECONDS.value / 10):
+            print(kernels.row(timing), flush=True)
+            rows.append({"work": "kernel", **timing._asdict()})
+    for name in SUITE_MODELS[platform]:
+        config = imagenet()
+        with config.unlocked():
+            config.model.update(name=name, dtype="float32" if platform == "cpu" else "bfloat16")
+            config.mesh.platform = platform
+            config.batch_size = BATCH_SIZE.value or (8 if platform == "cpu" else 128)
+        for timings in timings_of(config, torch_peer.libraries(name) if COMPARE.value else ()):
+            print(f"{name}\n{speed.table(timings)}", flush=True)
+            rows += [{"model": name, **speed.as_json(timing)} for timing in timings]
+            disciplines.append((f"{name.split('_patch')[0]} {timings[0].work}", timings))
+    picture = pictures.speed_picture(
+        [(title, [speed.as_bar(timing) for timing in timings]) for title, timings in disciplines],
+        title=f"{jax.devices(platform)[0].device_kind}, jax {jax.__version__}",
+        unit="images a second",
+    )
+    write_found(platform, rows, picture)
+
+
+def imagenet() -> Config:
+    config = base_config()
+    config.model.name = SUITE_MODELS["cpu"][0]
+    return config
+
+
+def write_found(name: str, rows: list[dict[str, Any]], picture: Any = None) -> None:
+    """Writes a suite's figures to --output, if it is given."""
+    if not OUTPUT.value:
+        return
+    directory = Path(OUTPUT.value)
+    directory.mkdir(parents=True, exist_ok=True)
+    facts = {"jax": jax.__version__, "machine": host.machine(), "command": " ".join(sys.argv[1:])}
+    text = json.dumps({**facts, "rows": rows}, indent=1)
+    write_atomically(epath.Path(directory / f"{name}.json"), text.encode())
+    if picture is not None:
+        write_atomically(epath.Path(directory / f"{name}.png"), pictures.png(picture))
 
 
 def chosen_config() -> Config:
@@ -165,51 +258,63 @@ def compile_for(config: Config, topology: str) -> None:
 
 
 def measure_speed(config: Config) -> None:
-    """Times inference and training step on one device and prints them, timm's beside them."""
+    """Times inference and training step on one device and prints them as they are found, timm's beside them."""
     device = sharding.select_devices(PLATFORM.value or None)[0]
     if CLOCK.value == "cpu" and device.platform != "cpu":
         raise ValueError(f"--clock=cpu measures the CPU alone, but the model runs on {device.device_kind}")
-    task, program, optimizer = build(config, [device], CLASSES.value)
-    batch_size, bfloat16 = config.batch_size, config.model.dtype == "bfloat16"
-    size = program.batch["image"].shape[1], program.batch["image"].shape[2]
     if not JSON.value:
         print(
-            f"{config.model.name}, {size[0]} x {size[1]}, batch {batch_size}, {config.model.dtype}; "
-            f"{device.device_kind}, {host.machine()}, jax {jax.__version__}; {CLOCK.value} time"
+            f"{config.model.name}, batch {config.batch_size}, {config.model.dtype}; {device.device_kind}, "
+            f"{host.machine()}, jax {jax.__version__}; {CLOCK.value} time",
+            flush=True,
         )
+    libraries = ("timm",) if timm_is_comparable(config, device.platform) else ()
+    for timings in timings_of(config, libraries):
+        if not JSON.value:
+            print(speed.table(timings), flush=True)
+            continue
+        for timing in timings:
+            facts = {"model": config.model.name, "batch_size": config.batch_size}
+            print(json.dumps(facts | speed.as_json(timing)), flush=True)
 
-    def peer() -> torch_peer.Peer:
+
+def timings_of(config: Config, libraries: Sequence[str]) -> Iterator[list[speed.Timing]]:
+    """Inference, then the training step, each beside the model of `libraries`, in turns within one run."""
+    device = sharding.select_devices(config.mesh.platform or PLATFORM.value or None)[0]
+    task, program, optimizer = build(config, [device], CLASSES.value)
+    size = program.batch["image"].shape[1], program.batch["image"].shape[2]
+
+    def peer(library: str) -> torch_peer.Peer:
         return torch_peer.Peer(
             config.model.name,
-            batch_size=batch_size,
+            batch_size=config.batch_size,
             size=size,
             num_classes=task.model.num_classes,
             drop_path_rate=config.model.drop_path_rate or 0.0,
             platform=device.platform,
-            bfloat16=bfloat16,
+            bfloat16=config.model.dtype == "bfloat16",
+            library=library,
         )
 
-    compared = timm_is_comparable(config, device.platform)
-    state = create_state(task, optimizer, config.seed, program.shardings)
-    timings = []
-    for work, ours in (
-        ("inference", speed.inference(task, program)),
-        ("training", speed.training_step(state, program)),
-    ):
-        contenders = {speed.OURS: ours}
-        if compared:
-            contenders |= speed.peers(peer, work, compile_too=device.platform == "gpu")
-        timings += speed.measure(
-            work, contenders, batch_size, repeats=REPEATS.value, seconds=SECONDS.value, clock=CLOCK.value
+    def training() -> speed.Contender:
+        return speed.training_step(create_state(task, optimizer, config.seed, program.shardings), program)
+
+    for work, ours in (("inference", partial(speed.inference, task, program)), ("training", training)):
+        contenders = {speed.OURS: ours()}
+        for library in libraries:
+            compile_too = device.platform == "gpu" and library == "timm"
+            contenders |= speed.peers(partial(peer, library), work, compile_too=compile_too, library=library)
+        yield speed.measure(
+            work,
+            contenders,
+            config.batch_size,
+            repeats=REPEATS.value,
+            seconds=SECONDS.value,
+            clock=CLOCK.value,
         )
-    if JSON.value:
-        for timing in timings:
-            print(json.dumps({"model": config.model.name, "batch_size": batch_size, **speed.as_json(timing)}))
-    else:
-        print(speed.table(timings))
 
 
-def measure_loader(config: Config) -> None:
+def measure_loader(config: Config) -> list[dict[str, Any]]:
     """Times the experiment's input pipeline and prints it, timm's with the published recipe beside it."""
     if config.task != "classification":
         raise ValueError(f"--loader reads pictures for classifiers; the experiment's task is {config.task}")
@@ -257,6 +362,7 @@ def measure_loader(config: Config) -> None:
             f"{example.size[0]} x {example.size[1]}, batch {batch_size}, {workers} processes, {host.machine()}"
         )
         print(loading.table(readings))
+    return [loading.as_json(reading) for reading in readings]
 
 
 def timm_is_comparable(config: Config, platform: str) -> bool:

@@ -6,12 +6,15 @@ import difflib
 import gc
 import logging
 import os
+import platform
 import re
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from typing import Any, NoReturn
 
+import jax
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
@@ -27,6 +30,7 @@ def run(main: Callable[[Sequence[str]], None], *, takes_arguments: bool = False)
     """Parses the command line and runs `main`. Exit status 0 only on success, 2 for a wrong command line."""
     _keep_freed_memory()
     app.call_after_init(_quiet)
+    app.call_after_init(keep_compiled)
     app.run(main, flags_parser=partial(_parse, takes_arguments=takes_arguments))
 
 
@@ -210,6 +214,37 @@ def _keep_freed_memory() -> None:
     if mallopt is not None:
         for option, value in {M_MMAP_THRESHOLD: 2**25, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 2**26}.items():
             mallopt(option, value)
+
+
+def keep_compiled() -> None:
+    """Programs that took a second and more to compile are kept for the next run, in the user's cache directory.
+
+    JAX_COMPILATION_CACHE_DIR names another directory, JAX_ENABLE_COMPILATION_CACHE=false keeps nothing. CPUs with other
+    instructions have directories of their own: a home directory may be shared.
+    """
+    if (
+        jax.config.values["jax_compilation_cache_dir"]
+        or not jax.config.values["jax_enable_compilation_cache"]
+    ):
+        return
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    directory = os.path.join(home, "swin_jax", f"compiled-{platform.machine()}-{_instructions():08x}")
+    try:
+        os.makedirs(directory, exist_ok=True)
+    except OSError as error:
+        say(f"compiled programs are not kept for the next run: {error}")
+        return
+    jax.config.update("jax_compilation_cache_dir", directory)
+
+
+def _instructions() -> int:
+    """A number for what this machine's CPU can do, where the system tells."""
+    try:
+        with open("/proc/cpuinfo") as lines:
+            told = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    except OSError:
+        told = platform.processor()
+    return zlib.crc32(told.encode())
 
 
 def _quiet() -> None:

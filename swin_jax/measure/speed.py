@@ -12,6 +12,7 @@ from swin_jax.measure.step import StepProgram
 from swin_jax.measure.timing import Spread, interleaved, ratios
 from swin_jax.measure.torch_peer import Peer
 from swin_jax.ops.target import for_mesh
+from swin_jax.tasks.pictures.speeds import Speed
 from swin_jax.tasks.task import Task
 from swin_jax.training.sharding import put_batch
 
@@ -80,9 +81,11 @@ def training_step(state: Any, program: StepProgram) -> Contender:
     return Contender(run, seconds, _temporaries(compiled))
 
 
-def peers(make: Callable[[], Peer], work: str, *, compile_too: bool) -> dict[str, Contender]:
-    """timm's counterparts of `work`, "inference" or "training": eager, and compiled on request."""
-    kinds = {"timm eager": False} | ({"timm compiled": True} if compile_too else {})
+def peers(
+    make: Callable[[], Peer], work: str, *, compile_too: bool, library: str = "timm"
+) -> dict[str, Contender]:
+    """A library's counterparts of `work`, "inference" or "training": eager, and compiled on request."""
+    kinds = {f"{library} eager": False} | ({f"{library} compiled": True} if compile_too else {})
     found = {}
     for name, compiled in kinds.items():
         peer = make()
@@ -132,6 +135,11 @@ def table(timings: list[Timing]) -> str:
             f"{'' if one.temporaries is None else f'{one.temporaries / 1e6:,.0f}':>14}"
         )
     return "\n".join(line.rstrip() for line in lines)
+
+
+def as_bar(one: Timing) -> Speed:
+    """For the picture."""
+    return Speed(one.name, *one.images_per_second, ours=one.name == OURS)
 
 
 def as_json(one: Timing) -> dict[str, Any]:

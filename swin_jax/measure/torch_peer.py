@@ -6,15 +6,21 @@ import importlib
 import importlib.util
 import io
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from swin_jax.models.registry import create_model
 from swin_jax.weights.peers import import_peer
 
 OTHERWISE = {"mixer_base_patch16_224": "mixer_b16_224", "resmlp_small_24_224": "resmlp_24_224"}
 """timm's names of models that it calls otherwise than we do."""
+TORCHVISION = {
+    "swin_tiny_patch4_window7_224": "swin_t",
+    "swin_small_patch4_window7_224": "swin_s",
+    "swin_base_patch4_window7_224": "swin_b",
+}
 
 
 def missing() -> str:
@@ -42,8 +48,44 @@ def load() -> tuple[Any, Any]:
     return importlib.import_module("torch"), timm
 
 
+def libraries(name: str) -> tuple[str, ...]:
+    """The installed libraries that have the model `name`, timm first."""
+    found = [] if lacking(name) else ["timm"]
+    found += [
+        library
+        for library, has in (("torchvision", name in TORCHVISION), ("transformers", name.startswith("swin_")))
+        if has and importlib.util.find_spec(library) is not None and importlib.util.find_spec("torch")
+    ]
+    return tuple(found)
+
+
+def _model(
+    library: str, name: str, size: tuple[int, int], num_classes: int, drop_path_rate: float
+) -> tuple[Any, Callable[[Any], Any]]:
+    """The model of a library, and what takes the logits out of its output."""
+    if library == "torchvision":
+        make = getattr(import_peer("torchvision").models, TORCHVISION[name])
+        return make(num_classes=num_classes, stochastic_depth_prob=drop_path_rate), lambda output: output
+    if library == "transformers":
+        transformers, ours = import_peer("transformers"), cast(Any, create_model(name))
+        config = transformers.SwinConfig(
+            image_size=size,
+            embed_dim=ours.embed_dim,
+            depths=list(ours.depths),
+            num_heads=list(ours.num_heads),
+            window_size=ours.window_size,
+            drop_path_rate=drop_path_rate,
+            num_labels=num_classes,
+        )
+        return transformers.SwinForImageClassification(config), lambda output: output.logits
+    options: dict[str, Any] = {"num_classes": num_classes, "drop_path_rate": drop_path_rate}
+    if not name.startswith("resn"):  # ResNets and ResNeXts take any size, and are told none
+        options["img_size"] = size
+    return load()[1].create_model(timm_name(name), **options), lambda output: output
+
+
 class Peer:
-    """A timm model on the accelerator jax uses, eager or compiled.
+    """A model of another library on the accelerator jax uses, eager or compiled.
 
     Args:
         name: of the model, as ours.
@@ -53,6 +95,7 @@ class Peer:
         drop_path_rate: of training.
         platform: "cpu" or "gpu".
         bfloat16: automatic mixed precision.
+        library: one of `libraries`.
     """
 
     def __init__(
@@ -65,14 +108,13 @@ class Peer:
         drop_path_rate: float,
         platform: str,
         bfloat16: bool,
+        library: str = "timm",
     ) -> None:
-        self.torch, timm = load()
+        self.torch = importlib.import_module("torch")
         self.device = self.torch.device("cuda" if platform == "gpu" else "cpu")
         self.bfloat16 = bfloat16
-        options: dict[str, Any] = {"num_classes": num_classes, "drop_path_rate": drop_path_rate}
-        if not name.startswith("resn"):  # ResNets and ResNeXts take any size, and are told none
-            options["img_size"] = size
-        self.model = timm.create_model(timm_name(name), **options).to(self.device)
+        model, self.logits = _model(library, name, size, num_classes, drop_path_rate)
+        self.model = model.to(self.device)
         draw = np.random.default_rng(0)
         pictures = draw.standard_normal((batch_size, 3, *size), np.float32)
         self.pictures = self.torch.from_numpy(pictures).to(self.device)
@@ -102,7 +144,7 @@ class Peer:
             self.model.train()
             optimizer.zero_grad(set_to_none=True)
             with self._precision():
-                logits = forward(self.pictures)
+                logits = self.logits(forward(self.pictures))
             loss_of(logits.float(), self.labels).backward()
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
             optimizer.step()

@@ -10,8 +10,8 @@ import pytest
 
 from swin_jax.ops.window_attention import FASTEST, window_attention
 
+KERNELS = ("pallas_tpu_interpret", "pallas_gpu_interpret")
 HEADS, CHANNELS = 2, 32  # heads of 16: the smallest that every implementation takes
-HERE = ("xla", "pallas_tpu_interpret", "pallas_gpu_interpret")
 # height, width, window, shift: dividing and odd sizes, maps smaller than a window, every shift.
 CASES = [
     (4, 8, 4, 0),
@@ -79,8 +79,11 @@ def oracle(qkv, bias, pad_qkv, *, window: int, shift: int, scale: np.ndarray, co
     return out.reshape(batch, height, width, CHANNELS)
 
 
-@pytest.mark.parametrize("implementation", ["auto", *HERE])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "implementation"),
+    [(case, name) for case in CASES for name in ("auto", "xla")]
+    + [(case, name) for case in CASES[2:4] for name in KERNELS],
+)
 def test_forward_equals_the_definition(case: tuple[int, int, int, int], implementation: str):
     height, width, window, shift = case
     arrays = inputs(height, width, window)
@@ -112,7 +115,7 @@ def test_cosine_attention_of_zero_vectors_has_a_finite_gradient():
     assert np.isfinite(jax.jit(jax.grad(total))(arrays["pad_qkv"])).all()
 
 
-@pytest.mark.parametrize("implementation", HERE)
+@pytest.mark.parametrize("implementation", ["xla"])
 @pytest.mark.parametrize("case", [(4, 4, 2, 1), (3, 5, 2, 1), (3, 2, 3, 0)])
 def test_gradients_equal_differences_of_the_definition(case: tuple[int, int, int, int], implementation: str):
     height, width, window, shift = case
@@ -158,12 +161,11 @@ def test_attention_dropout_keeps_the_expectation():
     np.testing.assert_allclose(dropped.mean(axis=0), plain, atol=0.06)
 
 
-KERNELS = ("pallas_tpu_interpret", "pallas_gpu_interpret")
 # height, width, window, shift, heads: the windows of the published models.
 PUBLISHED = [
-    (14, 21, 7, 3, 3),
-    (9, 16, 8, 4, 1),
-    (13, 8, 7, 0, 1),
+    (14, 13, 7, 3, 2),
+    pytest.param(9, 16, 8, 4, 3, marks=pytest.mark.long),
+    pytest.param(13, 8, 7, 0, 1, marks=pytest.mark.long),
     pytest.param(13, 24, 12, 6, 2, marks=pytest.mark.long),
     pytest.param(16, 32, 16, 8, 1, marks=pytest.mark.long),
 ]
@@ -265,7 +267,7 @@ def test_bfloat16_computes_logits_and_softmax_in_float32():
             {"qkv": jnp.zeros((1, 4, 4, 15)), "pad_qkv": jnp.zeros(15)},
             "qkv must have 3 . 2 . n channels for a bias of 2 heads, got 15",
         ),
-        ({"pad_qkv": jnp.zeros(6)}, "pad_qkv must be one token of 18 channels"),
+        ({"pad_qkv": jnp.zeros(6)}, "pad_qkv must be one token of 96 channels"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(change: dict, message: str):

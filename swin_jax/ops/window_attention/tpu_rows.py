@@ -80,12 +80,10 @@ def shift_masks(geometry: Geometry) -> Float[np.ndarray, "kinds tokens tokens"]:
     return np.stack([mask(kind) for kind in range(4 if geometry.shift else 1)])
 
 
-def cost(
-    arrays: Sequence[Any], results: Sequence[Any], *, flops: float, exponentials: float
-) -> pl.CostEstimate:
+def cost(arrays: Sequence[Any], results: Sequence[Any], *, flops: int, exponentials: int) -> pl.CostEstimate:
     """What the compiler is told of a kernel that reads and writes everything once."""
     moved = sum(math.prod(array.shape) * jnp.dtype(array.dtype).itemsize for array in (*arrays, *results))
-    return pl.CostEstimate(flops=int(flops), transcendentals=int(exponentials), bytes_accessed=moved)
+    return pl.CostEstimate(flops=flops, transcendentals=exponentials, bytes_accessed=moved)
 
 
 def scores(geometry: Geometry, pictures: int) -> int:

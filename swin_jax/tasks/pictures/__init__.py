@@ -23,6 +23,7 @@ from swin_jax.tasks.pictures.run_curves import (
     curves,
 )
 from swin_jax.tasks.pictures.sheets import contact_sheet
+from swin_jax.tasks.pictures.speeds import Speed, speed_picture
 
 __all__ = [
     "CLASSIFICATION_PANELS",
@@ -31,6 +32,7 @@ __all__ = [
     "AttentionMaps",
     "Panel",
     "Shown",
+    "Speed",
     "attention_sheet",
     "class_bars",
     "confusion",
@@ -44,6 +46,7 @@ __all__ = [
     "palette_png",
     "png",
     "precision_recall",
+    "speed_picture",
     "with_legend",
 ]
 
