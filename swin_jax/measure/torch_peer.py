@@ -65,7 +65,7 @@ def _model(
     """The model of a library, and what takes the logits out of its output."""
     if library == "torchvision":
         make = getattr(import_peer("torchvision").models, TORCHVISION[name])
-        return make(num_classes=num_classes, stochastic_depth_prob=drop_path_rate), lambda output: output
+        return make(num_classes=num_classes), lambda output: output  # its drop path is fixed: 0.2 in Swin-T
     if library == "transformers":
         transformers, ours = import_peer("transformers"), cast(Any, create_model(name))
         config = transformers.SwinConfig(
