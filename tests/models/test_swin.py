@@ -516,7 +516,10 @@ def test_constrain_is_called_after_the_embedding_and_every_block():
             "scan draws for drop path alone: with it drop_rate and attn_drop_rate ",
         ),
         ({"remat": "dot"}, "remat must be one of full, dots, weight_dots, got 'dot'; did you mean 'dots'?"),
-        ({"implementation": "pallas"}, "implementation must be one of auto, xla, got 'pallas'"),
+        (
+            {"implementation": "pallas"},
+            "implementation must be one of auto, xla, pallas_tpu, .*, got 'pallas'",
+        ),
         ({"frozen_stages": 4}, "frozen_stages must be an integer from -1 to 3, got 4"),
         ({"out_indices": (1, 0)}, r"out_indices must be ascending stages below 2, got \(1, 0\)"),
         ({"out_indices": (2,)}, r"out_indices must be ascending stages below 2, got \(2,\)"),
