@@ -51,7 +51,7 @@ class Geometry(NamedTuple):
 
     @property
     def padded(self) -> int:
-        return max(16, pl.next_power_of_2(self.tokens))
+        return max(16, 1 << (self.tokens - 1).bit_length())
 
     @property
     def windows(self) -> int:
@@ -224,9 +224,15 @@ def _of_head(geometry: Geometry, qkv: Any, picture: Any, place: Place) -> tuple[
 
 
 def _weights(q: Array, k: Array, added: Array) -> Float[Array, "padded padded"]:
-    logits = pl.dot(q, k, trans_b=True) + added
+    logits = _product(q, k, (1, 1)) + added
     powers = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
     return powers / jnp.sum(powers, axis=-1, keepdims=True)
+
+
+def _product(a: Array, b: Array, axes: tuple[int, int]) -> Array:
+    """Sums over one axis of each, in float32."""
+    numbers = (((axes[0],), (axes[1],)), ((), ()))
+    return jax.lax.dot_general(a, b, numbers, preferred_element_type=jnp.float32)
 
 
 def _forward_kernel(geometry: Geometry, pictures: int, qkv: Any, bias: Any, out: Any) -> None:
@@ -234,7 +240,7 @@ def _forward_kernel(geometry: Geometry, pictures: int, qkv: Any, bias: Any, out:
 
     def attend(index: Any, _: None) -> None:
         q, k, v = _of_head(geometry, qkv, first + index, place)
-        attended = pl.dot(_weights(q, k, place.added).astype(v.dtype), v)
+        attended = _product(_weights(q, k, place.added).astype(v.dtype), v, (1, 0))
         _store(out, first + index, place, 0, geometry.heads, attended)
 
     jax.lax.fori_loop(0, pictures, attend, None)
@@ -251,12 +257,12 @@ def _backward_kernel(
         q, k, v = _of_head(geometry, qkv, picture, place)
         of_out = _load(gradient, picture, place, 0, geometry.heads, size)
         weights = _weights(q, k, place.added)
-        of_v = pl.dot(weights.astype(v.dtype), of_out, trans_a=True)
-        of_weights = pl.dot(of_out, v, trans_b=True)
+        of_v = _product(weights.astype(v.dtype), of_out, (0, 0))
+        of_weights = _product(of_out, v, (1, 1))
         of_logits = weights * (of_weights - jnp.sum(of_weights * weights, axis=-1, keepdims=True))
         rounded = of_logits.astype(q.dtype)
-        _store(d_qkv, picture, place, 0, geometry.heads, pl.dot(rounded, k) * geometry.scale)
-        _store(d_qkv, picture, place, 1, geometry.heads, pl.dot(rounded, q, trans_a=True))
+        _store(d_qkv, picture, place, 0, geometry.heads, _product(rounded, k, (1, 0)) * geometry.scale)
+        _store(d_qkv, picture, place, 1, geometry.heads, _product(rounded, q, (0, 0)))
         _store(d_qkv, picture, place, 2, geometry.heads, of_v)
         return total + of_logits
 
