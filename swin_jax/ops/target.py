@@ -15,6 +15,11 @@ import jax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+MIB = 2**20
+ON_CHIP = {"TPU v2": 16, "TPU v3": 16, "TPU v4": 16, "TPU v5": 64, "TPU v5p": 64, "TPU7x": 64}
+"""MiB of vector memory of one core, by the kind of the device (`TpuInfo` of Pallas); others have `MOST_ON_CHIP`."""
+MOST_ON_CHIP = 128
+
 _mesh: contextvars.ContextVar[Mesh | None] = contextvars.ContextVar("mesh", default=None)
 
 
@@ -46,6 +51,17 @@ def platform() -> str:
     """The platform that is traced for: "cpu", "gpu" or "tpu"."""
     mesh = _mesh.get()
     return jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+
+
+def device_kind() -> str:
+    """What jax calls the device that is traced for, such as "TPU v5 lite"."""
+    mesh = _mesh.get()
+    return (jax.devices()[0] if mesh is None else mesh.devices.flat[0]).device_kind
+
+
+def on_chip_memory() -> int:
+    """Bytes of vector memory of a core of the TPU that is traced for; of a v5e's where it is no TPU."""
+    return ON_CHIP.get(device_kind(), MOST_ON_CHIP) * MIB
 
 
 def on_each_device(

@@ -22,6 +22,15 @@ def test_the_platform_is_that_of_the_mesh_and_by_default_of_the_backend(mesh: ja
     assert target.platform() == jax.default_backend()
 
 
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [("TPU v4", 16), ("TPU v5 lite", 128), ("TPU v5", 64), ("TPU v6 lite", 128), ("cpu", 128)],
+)
+def test_on_chip_memory_is_that_of_the_generation(kind: str, size: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(target, "device_kind", lambda: kind)
+    assert target.on_chip_memory() == size * 2**20
+
+
 def test_each_device_runs_its_rows_and_gradients_of_what_is_whole_are_summed(mesh: jax.sharding.Mesh):
     rows = jnp.arange(4.0 * mesh.size).reshape(2 * mesh.size, 2)
     whole = jnp.array([[2.0, 3.0]])

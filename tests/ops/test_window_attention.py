@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swin_jax.ops.window_attention import FASTEST, window_attention
+from swin_jax.ops import target
+from swin_jax.ops.window_attention import FASTEST, pallas_tpu, window_attention
 
 KERNELS = ("pallas_tpu_interpret", "pallas_gpu_interpret")
 HEADS, CHANNELS = 2, 32  # heads of 16: the smallest that every implementation takes
@@ -198,6 +199,47 @@ def test_kernels_equal_plain_operations(
         one, other = (np.asarray(value, np.float32) for value in (one, other))
         tolerance = (2e-6 if dtype == "float32" else 0.02) * np.abs(other).max()
         np.testing.assert_allclose(one, other, atol=tolerance)
+
+
+@pytest.mark.parametrize("shift", [0, 3])
+def test_a_map_that_does_not_fit_the_chip_passes_through_row_by_row(
+    shift: int, monkeypatch: pytest.MonkeyPatch
+):
+    arrays = inputs(13, 7, 4)
+    factor = jnp.asarray(np.random.RandomState(1).standard_normal((2, 13, 7, CHANNELS)), jnp.float32)
+
+    def total(arrays: dict[str, jax.Array], implementation: str) -> tuple[jax.Array, jax.Array]:
+        fixed = {"window": 4, "shift": shift, "scale": 0.7, "implementation": implementation}
+        out = window_attention(**arrays, **fixed)
+        return (out * factor).sum(), out
+
+    def copies() -> bool:
+        return "dma_start" in str(jax.make_jaxpr(lambda arrays: total(arrays, KERNELS[0]))(arrays))
+
+    assert not copies()
+    monkeypatch.setattr(target, "MOST_ON_CHIP", 1)
+    assert copies()
+    run = jax.jit(jax.grad(total, has_aux=True), static_argnums=1)
+    ours, expected = run(arrays, KERNELS[0]), run(arrays, "xla")
+    for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-6 * float(jnp.abs(other).max()))
+
+
+@pytest.mark.parametrize(
+    ("kind", "width", "dtype", "message"),
+    [
+        ("TPU v3", 4, "bfloat16", "its products of bfloat16 are none of a TPU v3"),
+        ("TPU v4", 1280, "float32", "a row of 4 x 1280 x 96 needs .* MiB of on-chip memory"),
+    ],
+)
+def test_what_a_generation_of_chips_cannot_compute_is_refused(
+    kind: str, width: int, dtype: str, message: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(target, "device_kind", lambda: kind)
+    monkeypatch.setattr(pallas_tpu, "LONGEST", 10**6)
+    arrays = {name: value.astype(dtype) for name, value in inputs(4, width, 4).items()}
+    with pytest.raises(ValueError, match=message):
+        window_attention(**arrays, window=4, shift=0, scale=1.0, implementation=KERNELS[0])
 
 
 def test_auto_takes_the_kernel_of_the_platform_or_says_why_not(

@@ -20,16 +20,17 @@ from swin_jax.ops.half_blocks.parts import (
 )
 from swin_jax.ops.window_attention.pallas_tpu import LONGEST
 from swin_jax.ops.window_attention.tpu_rows import (
-    VMEM,
     Geometry,
     attend,
     attend_backward,
+    compiler_params,
     cost,
     fetch,
     scores,
     shift_masks,
     spread_bias,
     store,
+    usable_memory,
     wrap_back,
     wrap_forth,
 )
@@ -84,7 +85,7 @@ def unsupported(height: int, width: int, channels: int, *, window: int, heads: i
     needed += 2 * 4 * channels * channels * (size + 4)
     needed += 4 * window * geometry.canvas * 10 * lanes
     needed += 4 * geometry.tokens * (-(-geometry.tokens // 128) * 128) * (4 * heads + 12)
-    if needed > VMEM:
+    if needed > usable_memory():
         return f"a map of {height} x {width} x {channels} needs {needed / 2**20:.0f} MiB of on-chip memory"
     return ""
 
@@ -164,9 +165,7 @@ def _call(
         scratch_shapes=[
             pltpu.VMEM((geometry.window, geometry.canvas, channels), jnp.float32) for channels in scratch
         ],
-        compiler_params=pltpu.CompilerParams(
-            dimension_semantics=("arbitrary",), vmem_limit_bytes=VMEM + 8 * 2**20
-        ),
+        compiler_params=compiler_params(axes=1),
         cost_estimate=cost(
             (factor, *maps, *constants, masks),
             results,

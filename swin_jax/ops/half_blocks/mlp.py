@@ -20,7 +20,7 @@ from swin_jax.ops.half_blocks.parts import (
     times,
     times_transposed,
 )
-from swin_jax.ops.window_attention.tpu_rows import SUBLANES, VMEM, cost
+from swin_jax.ops.window_attention.tpu_rows import SUBLANES, compiler_params, cost, usable_memory
 
 TILE = 512
 """Tokens that are handled at once, at most."""
@@ -65,7 +65,7 @@ def unsupported(channels: int, hidden: int, dtype: DTypeLike) -> str:
     needed = 2 * 2 * channels * hidden * (jnp.dtype(dtype).itemsize + 4) + 4 * TILE * (
         3 * hidden + 6 * channels
     )
-    if needed > VMEM:
+    if needed > usable_memory():
         return f"an MLP of {channels} and {hidden} channels needs {needed / 2**20:.0f} MiB of on-chip memory"
     return ""
 
@@ -149,9 +149,7 @@ def _call(
         ],
         out_specs=tuple(block(result.shape) for result in results),
         scratch_shapes=[pltpu.VMEM((rows, stride, channels), jnp.float32)] * scratch,
-        compiler_params=pltpu.CompilerParams(
-            dimension_semantics=("arbitrary", "arbitrary"), vmem_limit_bytes=VMEM + 8 * 2**20
-        ),
+        compiler_params=compiler_params(axes=2),
         cost_estimate=cost((factor, *maps, *kernels), results, flops=flops, exponentials=values),
         interpret=interpret,
         name="mlp" + kernel.__name__,

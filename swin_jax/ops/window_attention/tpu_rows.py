@@ -13,16 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
-from swin_jax.ops import windows
+from swin_jax.ops import target, windows
 
 ABSENT = -1e30
 """The logit of a key that is not of the window: its weight is 0 exactly, and not NaN."""
 
 SUBLANES = 8
-VMEM = 96 * 2**20
-"""Bytes that a kernel may take of the 128 MiB of on-chip memory (v5e, v6e)."""
 
 
 class Geometry(NamedTuple):
@@ -78,6 +77,17 @@ def shift_masks(geometry: Geometry) -> Float[np.ndarray, "kinds tokens tokens"]:
         return np.where(side[:, None] == side[None, :], 0.0, windows.MASKED).astype(np.float32)
 
     return np.stack([mask(kind) for kind in range(4 if geometry.shift else 1)])
+
+
+def usable_memory() -> int:
+    """Bytes of on-chip memory that the arrays of a kernel may take; the rest is the compiler's."""
+    return target.on_chip_memory() * 3 // 4
+
+
+def compiler_params(axes: int) -> pltpu.CompilerParams:
+    """Of a kernel whose grid of so many axes runs in order."""
+    limit = target.on_chip_memory() * 13 // 16
+    return pltpu.CompilerParams(dimension_semantics=("arbitrary",) * axes, vmem_limit_bytes=limit)
 
 
 def cost(arrays: Sequence[Any], results: Sequence[Any], *, flops: int, exponentials: int) -> pl.CostEstimate:
