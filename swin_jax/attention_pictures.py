@@ -17,6 +17,7 @@ from swin_jax.models.attention import (
     token_side,
 )
 from swin_jax.ops.augment import normalise
+from swin_jax.ops.target import for_mesh
 from swin_jax.restore import Run
 from swin_jax.tasks import pictures
 from swin_jax.tasks.classification import Classification
@@ -109,7 +110,7 @@ def attention_step(run: Run, shown: Shown) -> Callable[[Any, Any, Batch], Maps]:
             for block, of in found.items()
         }
 
-    return jax.jit(step, out_shardings=batch_sharding(run.mesh))
+    return jax.jit(for_mesh(run.mesh, step), out_shardings=batch_sharding(run.mesh))
 
 
 def draw_attention(shown: Shown, image: np.ndarray, maps: Maps, row: int) -> np.ndarray:

@@ -1,7 +1,5 @@
 """The halves of a Swin block as kernels: their parameters are those of the modules that would compute them."""
 
-import functools
-import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -14,8 +12,8 @@ from swin_jax.models.token_mixing import WindowAttention, window_and_shift
 from swin_jax.ops import windows
 from swin_jax.ops.half_blocks import attention as attention_half
 from swin_jax.ops.half_blocks import mlp as mlp_half
+from swin_jax.ops.window_attention.kernel_case import say_once
 
-log = logging.getLogger(__name__)
 INTERPRETED = {"pallas_tpu_blocks": False, "pallas_tpu_blocks_interpret": True}
 """Implementations of half blocks, and whether jax operations run the kernel."""
 
@@ -40,26 +38,13 @@ class HalfBlocks(NamedTuple):
 
     def take_attention(self, x: Map) -> bool:
         """Whether the kernel computes the first half; where it was asked to and cannot, a logged sentence says why."""
-        if not self._asked():
-            return False
-        mixer = self._window_attention
-        height, width, channels = x.shape[1:]
-        window, shift = self._window_and_shift(x)
-        if shift and mixer.shift == "padding":
-            return _left("shifts by padding")
-        if self.train and mixer.attn_drop_rate > 0.0:
-            return _left("attention weights are dropped")
-        return self._drops_nothing() and not _says(
-            attention_half.unsupported(
-                height, width, channels, window=window, heads=mixer.num_heads, dtype=x.dtype
-            )
-        )
+        return self._asked() and _none(self._drops() or self._attention_obstacle(x))
 
     def take_mlp(self, x: Map) -> bool:
         """As `take_attention`, of the second half."""
-        if not self._asked() or not self._drops_nothing():
-            return False
-        return not _says(mlp_half.unsupported(x.shape[-1], self.hidden, x.dtype))
+        return self._asked() and _none(
+            self._drops() or mlp_half.unsupported(x.shape[-1], self.hidden, x.dtype)
+        )
 
     def attention(self, x: Map, factor: Factor) -> Map:
         mixer, channels = self._window_attention, x.shape[-1]
@@ -101,8 +86,19 @@ class HalfBlocks(NamedTuple):
         asked = isinstance(self.mixer, WindowAttention) and self.mixer.implementation in INTERPRETED
         return asked and not self.block.is_initializing() and not captures_attention(self.block)
 
-    def _drops_nothing(self) -> bool:
-        return not (self.train and self._window_attention.drop_rate > 0.0 and not _left("it has dropout"))
+    def _drops(self) -> str:
+        return "it has dropout" if self.train and self._window_attention.drop_rate > 0.0 else ""
+
+    def _attention_obstacle(self, x: Map) -> str:
+        mixer = self._window_attention
+        window, shift = self._window_and_shift(x)
+        if shift and mixer.shift == "padding":
+            return "it shifts by padding"
+        if self.train and mixer.attn_drop_rate > 0.0:
+            return "attention weights are dropped"
+        height, width, channels = x.shape[1:]
+        sizes = {"window": window, "heads": mixer.num_heads, "dtype": x.dtype}
+        return attention_half.unsupported(height, width, channels, **sizes)
 
     def _window_and_shift(self, x: Map) -> tuple[int, int]:
         mixer = self._window_attention
@@ -123,16 +119,8 @@ def _of_all(x: Map, factor: Factor) -> Float[Array, " batch"]:
     return jnp.ones(x.shape[0], jnp.float32) if factor is None else factor
 
 
-def _left(reason: str) -> bool:
-    """False, said once: the half is computed by its modules."""
-    _say_once(reason)
-    return False
-
-
-def _says(obstacle: str) -> bool:
-    return bool(obstacle) and not _left(obstacle)
-
-
-@functools.cache
-def _say_once(reason: str) -> None:
-    log.warning("half of a block runs as several operations instead of one kernel: %s", reason)
+def _none(obstacle: str) -> bool:
+    """Whether there is none; one is said, and the half is computed by its modules."""
+    if obstacle:
+        say_once(f"half of a block runs as several operations instead of one kernel: {obstacle}")
+    return not obstacle

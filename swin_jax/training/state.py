@@ -56,8 +56,12 @@ def create_state(
 ) -> TrainState:
     """A fresh state, created where it lives: no device ever holds more than its share."""
     with_ema = shardings.ema_params is not None
-    create = jax.jit(lambda key: _create(task, optimizer, key, with_ema), out_shardings=shardings)
-    return create(key_data(seed))
+
+    def create(key: jax.Array) -> TrainState:
+        return _create(task, optimizer, key, with_ema)
+
+    mesh = shardings.step.mesh
+    return jax.jit(for_mesh(mesh, create), out_shardings=shardings)(key_data(seed))
 
 
 def key_data(seed: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Swin-T compiled for accelerators that are not here: what its programs move, and ceilings that they must not pass.
 
-A program is of one device. "block" is the first stage's shifted block on 64 pictures, "forward" the whole Swin-T on 64
-pictures, "training" its training step. All are bfloat16, 224 x 224.
+A program is of one device. "block forward" and "block training" are the first stage's shifted block
+without and with its gradient, "forward" the whole Swin-T, on 64 pictures each. All are bfloat16, 224 x 224.
 """
 
 import json

@@ -1,7 +1,6 @@
 """Window attention: one entry point, several implementations that give the same numbers."""
 
 import functools
-import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,8 +8,7 @@ from jaxtyping import Array, Float, Key
 
 from swin_jax.ops import target
 from swin_jax.ops.window_attention import pallas_gpu, pallas_tpu, xla
-
-log = logging.getLogger(__name__)
+from swin_jax.ops.window_attention.kernel_case import say_once
 
 
 class Implementation(NamedTuple):
@@ -80,7 +78,8 @@ def window_attention(
       scale: factor of the queries, one for all heads or one per head.
       normalize_qk: divides queries and keys by their norm first (Swin V2's cosine attention).
       implementation: a name of `IMPLEMENTATIONS`, or "auto": the fastest on the platform that the program is traced
-        for (`ops.target`). Where that one cannot compute the case plain XLA does, and a logged sentence says so.
+        for. Where that one cannot compute the case plain XLA does, and a logged sentence says so. A program over
+        several devices has to be traced within `ops.target.for_mesh`: compilers cannot split a kernel.
       dropout_rate: rate at which attention weights are dropped if `dropout_key` is given.
       dropout_key: random key of that dropout; None switches it off.
 
@@ -151,14 +150,9 @@ def _choose(name: str, qkv: Array, bias: Array, pad_qkv: Array, fixed: dict[str,
     if reason and name != "auto":
         raise ValueError(f"implementation {name!r} cannot compute this window attention: {reason}")
     if reason:
-        _say_once(f"window attention runs as plain XLA operations instead of {wanted}: {reason}")
+        say_once(f"window attention runs as plain XLA operations instead of {wanted}: {reason}")
         wanted = "xla"
     return IMPLEMENTATIONS[wanted]
-
-
-@functools.cache
-def _say_once(message: str) -> None:
-    log.warning(message)
 
 
 def _check(qkv: Array, bias: Array, window: int, shift: int, pad_qkv: Array) -> None:

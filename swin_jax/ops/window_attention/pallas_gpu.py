@@ -19,13 +19,13 @@ from jax.experimental import pallas as pl
 from jaxtyping import Array, Float
 
 from swin_jax.ops import windows
+from swin_jax.ops.window_attention import kernel_case
+from swin_jax.ops.window_attention.kernel_case import ABSENT
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     from jax.experimental.pallas import triton
 
-ABSENT = -1e30
-"""The logit of a key that is not of the window: its weight is 0 exactly, and not NaN."""
 LARGEST = 64
 """Tokens of a window whose scores fit into the registers of a program."""
 PROGRAMS = 1024
@@ -33,16 +33,8 @@ PROGRAMS = 1024
 WARPS = 4
 
 
-class Geometry(NamedTuple):
-    """A map of whole windows, and how it is cut."""
-
-    height: int
-    width: int
-    window: int
-    shift: int
-    heads: int
-    scale: float
-    interpret: bool
+class Geometry(kernel_case.MapGeometry):
+    """A map of whole windows, and how programs share it."""
 
     @property
     def tokens(self) -> int:
@@ -55,7 +47,7 @@ class Geometry(NamedTuple):
 
     @property
     def windows(self) -> int:
-        return self.height // self.window * (self.width // self.window)
+        return self.rows * self.columns
 
     def groups(self, batch: int) -> int:
         """Of pictures, that a program goes through one by one."""
@@ -63,46 +55,17 @@ class Geometry(NamedTuple):
         return max(count for count in range(1, min(wanted, batch) + 1) if batch % count == 0)
 
 
-def window_attention(
-    qkv: Float[Array, "batch height width channels3"],
-    bias: Float[Array, "heads tokens tokens"],
-    *,
-    window: int,
-    shift: int,
-    pad_qkv: Float[Array, " channels3"],
-    scale: float,
-    interpret: bool = False,
-    **_: Any,
-) -> Float[Array, "batch height width channels"]:
-    """See `swin_jax.ops.window_attention.window_attention`; arguments are already checked and not `unsupported`.
-
-    With `interpret` the kernel is run by jax operations, on any platform, which is slow.
-    """
-    height, width = qkv.shape[1:3]
-    filled = windows.pad_to_windows(qkv, window, pad_qkv)
-    rows, columns = filled.shape[1:3]
-    geometry = Geometry(rows, columns, window, shift, bias.shape[0], float(scale), interpret)
-    out: Array = _attention(geometry, filled, bias.astype(jnp.float32))
-    return out[:, :height, :width]
-
-
 def unsupported(
     qkv: Float[Array, "batch height width channels3"],
     bias: Float[Array, "heads tokens tokens"],
     *,
     window: int,
-    scale: float | Float[Array, " heads"],
-    normalize_qk: bool,
-    dropout_rate: float,
-    dropout_key: Any,
-    **_: Any,
+    **fixed: Any,
 ) -> str:
-    """Why the kernel cannot compute this, in a sentence; "" if it can."""
+    """Why the kernel cannot compute this, in a sentence; "" if it can. Arguments are those of `window_attention`."""
+    if obstacle := kernel_case.unsupported(**fixed):
+        return obstacle
     size = qkv.shape[-1] // (3 * bias.shape[0])
-    if normalize_qk or isinstance(scale, Array):
-        return "it has no cosine attention"
-    if dropout_key is not None and dropout_rate > 0.0:
-        return "it has no dropout of attention weights"
     if window**2 > LARGEST:
         return f"windows of {window} x {window} tokens exceed its {LARGEST}"
     if size < 16 or size & (size - 1):
@@ -132,6 +95,13 @@ def _attention_backward(
 
 
 _attention.defvjp(_attention_forward, _attention_backward)
+
+
+def _attend(geometry: Geometry, qkv: Array, bias: Array) -> Array:
+    return _attention(geometry, qkv, bias)
+
+
+window_attention = functools.partial(kernel_case.on_whole_windows, Geometry, _attend)
 
 
 def _call(
@@ -172,7 +142,7 @@ class Place(NamedTuple):
 
 def _place(geometry: Geometry, bias: Any) -> Place:
     head, number = pl.program_id(0), pl.program_id(1)
-    across = geometry.width // geometry.window
+    across = geometry.columns
     token = jnp.arange(geometry.padded, dtype=jnp.int32)
     row, column = token // geometry.window, token % geometry.window
     present = token < geometry.tokens
@@ -180,7 +150,7 @@ def _place(geometry: Geometry, bias: Any) -> Place:
     added = triton.load(_at(bias, head, token[:, None], token[None, :]), mask=both, other=0.0)
     if geometry.shift:
         edge = geometry.window - geometry.shift
-        below = (number // across == geometry.height // geometry.window - 1) & (row >= edge)
+        below = (number // across == geometry.rows - 1) & (row >= edge)
         beside = (number % across == across - 1) & (column >= edge)
         side = 2 * below.astype(jnp.int32) + beside.astype(jnp.int32)
         added = added + jnp.where(side[:, None] == side[None, :], 0.0, windows.MASKED)

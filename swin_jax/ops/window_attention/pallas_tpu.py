@@ -16,6 +16,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, Int
 
 from swin_jax.ops import target, windows
+from swin_jax.ops.window_attention import kernel_case
 from swin_jax.ops.window_attention.tpu_rows import (
     Geometry,
     attend,
@@ -41,49 +42,20 @@ LONGEST = 160
 """Products of windows and heads in a row of windows, which are unrolled: beyond it compiling takes minutes."""
 
 
-def window_attention(
-    qkv: Float[Array, "batch height width channels3"],
-    bias: Float[Array, "heads tokens tokens"],
-    *,
-    window: int,
-    shift: int,
-    pad_qkv: Float[Array, " channels3"],
-    scale: float,
-    interpret: bool = False,
-    **_: Any,
-) -> Float[Array, "batch height width channels"]:
-    """See `swin_jax.ops.window_attention.window_attention`; arguments are already checked and not `unsupported`.
-
-    With `interpret` the kernel is run by jax operations, on any platform, which is slow.
-    """
-    height, width = qkv.shape[1:3]
-    filled = windows.pad_to_windows(qkv, window, pad_qkv)
-    rows, columns = filled.shape[1:3]
-    geometry = Geometry(rows, columns, window, shift, bias.shape[0], float(scale), interpret)
-    out: Array = _attention(geometry, filled, spread_bias(bias.astype(jnp.float32), geometry))
-    return out[:, :height, :width]
-
-
 def unsupported(
     qkv: Float[Array, "batch height width channels3"],
     bias: Float[Array, "heads tokens tokens"],
     *,
     window: int,
     shift: int,
-    scale: float | Float[Array, " heads"],
-    normalize_qk: bool,
-    dropout_rate: float,
-    dropout_key: Any,
-    **_: Any,
+    **fixed: Any,
 ) -> str:
-    """Why the kernel cannot compute this, in a sentence; "" if it can."""
+    """Why the kernel cannot compute this, in a sentence; "" if it can. Arguments are those of `window_attention`."""
+    if obstacle := kernel_case.unsupported(**fixed):
+        return obstacle
     height, width = (windows.padded_size(side, window) for side in qkv.shape[1:3])
     geometry = Geometry(height, width, window, shift, bias.shape[0], 1.0, False)
     needed = _memory(geometry, qkv, geometry.window)
-    if normalize_qk or isinstance(scale, Array):
-        return "it has no cosine attention"
-    if dropout_key is not None and dropout_rate > 0.0:
-        return "it has no dropout of attention weights"
     if geometry.columns * geometry.heads > LONGEST:
         return f"a row of {geometry.columns} windows with {geometry.heads} heads is too long for it"
     if needed > usable_memory():
@@ -150,6 +122,13 @@ def _attention_backward(
 
 
 _attention.defvjp(_attention_forward, _attention_backward)
+
+
+def _attend(geometry: Geometry, qkv: Array, bias: Array) -> Array:
+    return _attention(geometry, qkv, spread_bias(bias, geometry))
+
+
+window_attention = functools.partial(kernel_case.on_whole_windows, Geometry, _attend)
 
 
 def _call(

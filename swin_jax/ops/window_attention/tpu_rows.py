@@ -7,7 +7,7 @@ The tokens in between belong to the neighbour: as keys their logit is `ABSENT`, 
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,23 +17,13 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
 from swin_jax.ops import target, windows
-
-ABSENT = -1e30
-"""The logit of a key that is not of the window: its weight is 0 exactly, and not NaN."""
+from swin_jax.ops.window_attention.kernel_case import ABSENT, MapGeometry
 
 SUBLANES = 8
 
 
-class Geometry(NamedTuple):
-    """A map of whole windows, and how it is cut."""
-
-    height: int
-    width: int
-    window: int
-    shift: int
-    heads: int
-    scale: float
-    interpret: bool
+class Geometry(MapGeometry):
+    """A map of whole windows, and how its rows of windows lie in a canvas."""
 
     @property
     def stride(self) -> int:
@@ -48,14 +38,6 @@ class Geometry(NamedTuple):
     def canvas(self) -> int:
         """Columns of a row of windows in VMEM: the map's, those that wrap around, and what the last window overlaps."""
         return -(-(self.width + self.shift + self.stride) // SUBLANES) * SUBLANES
-
-    @property
-    def rows(self) -> int:
-        return self.height // self.window
-
-    @property
-    def columns(self) -> int:
-        return self.width // self.window
 
 
 def spread_bias(bias: Float[Array, "heads n n"], geometry: Geometry) -> Float[Array, "heads tokens tokens"]:
